@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from deploykit.errors import DeploykitError
 from deploykit.names import RepoName, SiteName
@@ -55,6 +56,7 @@ def warnings(settings: Settings, user: str = "") -> list[str]:
         if "*" in job or "?" in job
     ]
     found += _webhook_warnings(settings.webhook)
+    found += _signing_warnings(settings)
     found += _notify_warnings(settings)
     found += [f"facts.{warning}" for warning in settings.facts.warnings()]
     if settings.trust.grants:
@@ -62,6 +64,21 @@ def warnings(settings: Settings, user: str = "") -> list[str]:
 
         found += grant_warnings(settings.trust.grants)
     return found
+
+
+def _signing_warnings(settings: Settings) -> Iterator[str]:
+    """Find a page on which people sign whose signatures do not count here, or beside which another one still counts."""
+    origin, trust = settings.web.sign_origin, settings.trust
+    if not origin or trust.allowed_signers is None:
+        return
+    if origin not in trust.origins or urlsplit(origin).hostname not in trust.rp_ids:
+        yield (
+            f"trust.origins: no signature that is made at web.sign_origin counts here: add {origin!r}, "
+            f"and {urlsplit(origin).hostname!r} to trust.rp_ids"
+        )
+    own = settings.web.url.rstrip("/")
+    if own in trust.origins:
+        yield f"trust.origins: {own!r} counts beside web.sign_origin: the console's own page may ask for signatures too"
 
 
 def _site_warnings(settings: SiteSettings, user: str) -> Iterator[str]:

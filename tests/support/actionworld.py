@@ -66,6 +66,7 @@ class StandingRollouts:
     kept: dict[str, ConsoleRollout] = attrs.Factory(dict)
     asked: list[tuple[str, ControlRequest]] = attrs.Factory(list)
     error: Exception | None = None
+    looked_up: list[str] = attrs.Factory(list)
 
     @property
     def started(self) -> list[str]:
@@ -108,6 +109,7 @@ class StandingRollouts:
         self.asked.append((rollout, ControlRequest(kind=kind, by=by, rollback=rollback)))
 
     def find(self, rollout: str) -> ConsoleRollout | None:
+        self.looked_up.append(rollout)
         return self.kept.get(rollout)
 
     def running(self, site: str) -> ConsoleRollout | None:
@@ -279,11 +281,9 @@ class ActionWorld:
         if selection.listed is not None:
             chooses = selection.identities or selection.selects
             unlisted = attrs.evolve(selection, listed=None, everybody=not chooses)
-        strangers = tuple(
-            each
-            for each in answers
-            if each not in chosen and unlisted is not selection and unlisted.matches(NodeFacts.of_described(each))
-        )
+        names_chosen = {each.node for each in chosen}
+        others = [each for each in answers if each.node not in names_chosen and unlisted is not selection]
+        strangers = tuple(each for each in others if unlisted.matches(NodeFacts.of_described(each)))
         heard = {each.node for each in answers}
         names = selection.candidates or ()
         return FoundNodes(

@@ -24,7 +24,7 @@ def _bin() -> Path:
 
 
 @contextmanager
-def running_postgres() -> Iterator[str]:
+def running_postgres(*, fsync: bool = False) -> Iterator[str]:
     """Yield the URL of an empty database, `postgresql://…`; the server ends afterwards.
 
     It runs as `postgres` where the tests run as root: the server refuses to be root.
@@ -39,7 +39,12 @@ def running_postgres() -> Iterator[str]:
     initdb = [str(programs / "initdb"), "-D", str(data), "-U", "console", "-A", "trust", "-E", "UTF8", "--no-sync"]
     try:
         subprocess.run(initdb, check=True, capture_output=True, cwd=root, user=user, timeout=60)
-        options = ("fsync=off", "listen_addresses=", f"unix_socket_directories={root}", "shared_buffers=32MB")
+        options = (
+            f"fsync={'on' if fsync else 'off'}",
+            "listen_addresses=",
+            f"unix_socket_directories={root}",
+            "shared_buffers=32MB",
+        )
         arguments = [str(programs / "postgres"), "-D", str(data), *(part for each in options for part in ("-c", each))]
         with log.open("wb") as output:
             server = subprocess.Popen(arguments, stdout=output, stderr=output, cwd=root, user=user)

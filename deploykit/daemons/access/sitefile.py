@@ -12,6 +12,7 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
@@ -134,6 +135,7 @@ class SiteAccessFile:
 
     def _apply(self, changes: Sequence[AccessChange]) -> tuple[list[str], str]:
         """Return what kept each change from being made, and what went wrong with all of them."""
+        self.recover()
         for _ in range(_TRIES):
             seen = read_file(self._settings.file)
             content, problems = _changed(seen.content, self._form, changes)
@@ -143,6 +145,9 @@ class SiteAccessFile:
                 self._write(seen, content)
             except FileChanged:
                 continue
+            except AccessError:
+                self._undo(seen.content, content)
+                raise
             failure = self._take_over()
             if failure:
                 self._put_back(seen.content)
@@ -176,6 +181,13 @@ class SiteAccessFile:
                 continue
         if again := self._take_over():
             _log.error("site %s: with the old file, too: %s", self.site, again)
+
+    def _undo(self, old: bytes, new: bytes) -> None:
+        """Put the old content back where writing failed after the new one was in its place already."""
+        with contextlib.suppress(AccessError):  # the next change, or the next start, begins with `recover`
+            if read_file(self._settings.file).content == new:
+                self._put_back(old)
+            self._forget()
 
     def _forget(self) -> None:
         try:

@@ -144,7 +144,7 @@ class NotifyService(Service):
             "notify", channels=self._settings.notify.channels, counters=("notify_heard_total", "notify_sent_total")
         )
         for sender in self.senders:
-            sender.resume(self._memory.take(sender.name))
+            sender.resume(self._memory.take(_kept_as(sender)))
         self.link.start()
         for destination in destinations_of_news(self._settings.topics):
             self._listen(destination)
@@ -160,7 +160,7 @@ class NotifyService(Service):
         end = time.monotonic() + _END
         self.link.stop(_END)
         self.threads.join(end)  # one that waits for an answer is left behind, and what it sends may come twice
-        left = {sender.name: lines for sender in self.senders if (lines := sender.leave())}
+        left = {_kept_as(sender): lines for sender in self.senders if (lines := sender.leave())}
         self._memory.leave(left)
         for name, lines in left.items():
             _log.warning("notify: %s: %d messages were not sent before the end", name, len(lines))
@@ -208,6 +208,11 @@ class NotifyService(Service):
         """Make sure that it can still do its work; see `Service.check`."""
         super().check()
         self.metrics.notify_waiting(self.waiting)
+
+
+def _kept_as(sender: ChannelSender) -> str:
+    """Return under which name lines are kept: they are harmless where their kind of channel is, and nowhere else."""
+    return f"{sender.name} ({sender.settings.kind})"
 
 
 def news_trust(settings: Settings) -> TraceTrust | None:

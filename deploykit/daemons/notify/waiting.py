@@ -99,6 +99,7 @@ class ChannelQueue:
         self._lines: deque[WaitingLine] = deque()
         self._more: Counter[NotifyEvent] = Counter()
         self._late = 0
+        self._least: tuple[bool, int] = (True, len(_IMPORTANCE))  # no line that waits ranks lower
         self._sent: deque[float] = deque()
         self._pairs: OrderedDict[tuple[str, str], bool] = OrderedDict()  # -> whether the event was there
         self._current: NotifyBatch | None = None
@@ -117,7 +118,11 @@ class ChannelQueue:
         """Take a line; return whether it is to be sent: not the notice of an event that is here."""
         if line.pair is not None and not self._first_of(line, line.pair):
             return False
+        if len(self._lines) >= MOST_WAITING and line.rank <= self._least:  # a flood: nothing is searched for
+            self._count_folded(line)
+            return True
         self._lines.append(line)
+        self._least = min(self._least, line.rank)
         if len(self._lines) > MOST_WAITING:
             self._fold_least()
         return True
@@ -138,6 +143,10 @@ class ChannelQueue:
         """Leave out what matters least; of several the newest: what went wrong first says most."""
         line = min(reversed(self._lines), key=lambda each: each.rank)
         self._lines.remove(line)
+        self._least = line.rank
+        self._count_folded(line)
+
+    def _count_folded(self, line: WaitingLine) -> None:
         self._more[line.event] += 1
         self.folded += 1
 

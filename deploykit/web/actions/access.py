@@ -14,7 +14,10 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
+import attrs
+
 from deploykit.errors import ActionRefused, BusError, UsageError
+from deploykit.messages import AccessGrantRequested
 from deploykit.messages.topics import topic_of
 from deploykit.names import SiteName
 from deploykit.operations.accessmessages import AccessCommandMessage, grant_message, revoke_message
@@ -33,6 +36,8 @@ from deploykit.wire import encode
 
 #: For how long a grant without any answer is shown: nodes obey it for an hour at most.
 _UNANSWERED: Final = timedelta(hours=1)
+#: Seconds in which a node obeys a command: a burst, a test and a reload.
+_MOMENT: Final = 10.0
 
 
 class AccessKept(Protocol):
@@ -90,17 +95,7 @@ class ConsoleAccess(AccessActions):
                 )
             except UsageError as error:  # of the name alone: the end was looked at
                 raise ActionRefused(error.problem, error.remedy, status=422, user=error.problem) from error
-            end = until.timestamp() if until is not None else None
-            # Before it is sent: a grant without an answer is seen even where this process ends now.
-            kept = KeptAccess(
-                request=message.id, site=site, user=asked.user, password_hash="", until=end, asked_by=viewer.name
-            )
-            self._kept.add(kept)
-            try:
-                self._publish(message)
-            except BusError:
-                self._kept.end(site, asked.user)
-                raise
+            self._ask(message, viewer)
         self._note(viewer, "grant access", site, f"{message.summary}; asked of {len(nodes)} nodes")
         row = AccessRow(
             site=site,
@@ -130,7 +125,7 @@ class ConsoleAccess(AccessActions):
             ends = [each.until for each in ours if each.until is not None]
             until = self._until(asked, max(ports.now(), *ends))
             message = grant_message(*(ports.trust(), site, asked.user), until=until, by=viewer.name, now=ports.now())
-            self._publish(message)
+            self._ask(message, viewer)
         self._note(viewer, "extend access", site, message.summary)
         end = f" until {until.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if until is not None else ""
         detail = f"The nodes were asked to let {asked.user} in{end}. The password stays."
@@ -185,6 +180,28 @@ class ConsoleAccess(AccessActions):
             raise ActionRefused(problem, "give a later time", status=422, until=problem)
         return until
 
+    def _ask(self, message: AccessGrantRequested, viewer: Viewer) -> None:
+        """Publish a grant; before that it is kept, so that it is seen where nobody answers, or this process ends now.
+
+        Raises:
+            BusError: it was not sent, and is not kept.
+        """
+        until = message.until.timestamp() if message.until is not None else None
+        kept = KeptAccess(
+            request=message.id,
+            site=message.site,
+            user=message.user,
+            password_hash="",
+            until=until,
+            asked_by=viewer.name,
+        )
+        self._kept.add(kept)
+        try:
+            self._publish(message)
+        except BusError:
+            self._kept.end(message.site, message.user)
+            raise
+
     def _publish(self, message: AccessCommandMessage) -> None:
         settings = self._ports.settings
         frame = sign(encode(message), self._ports.signer())
@@ -211,29 +228,44 @@ def access_rows(
     rows: dict[tuple[str, str], list[NodeAccess]] = {}
     for each in known:
         rows.setdefault((each.site, each.user), []).append(each)
-    found = [_row(site, user, nodes) for (site, user), nodes in rows.items()]
     for grant in kept:
         recent = grant.asked >= (now - _UNANSWERED).timestamp()
-        over = grant.until is not None and grant.until <= now.timestamp()
-        if (grant.site, grant.user) not in rows and recent and not over:
-            found.append(
-                AccessRow(
-                    site=grant.site,
-                    user=grant.user,
-                    until=datetime.fromtimestamp(grant.until, UTC) if grant.until is not None else None,
-                    requested_by=grant.asked_by,
-                    nodes=tuple((node, "asked") for node in protected.get(grant.site, ())),
-                )
-            )
-    return tuple(sorted(found, key=lambda row: (row.site, row.user)))
+        if not recent or (grant.until is not None and grant.until <= now.timestamp()):
+            continue
+        reported = {each.node: each for each in rows.get((grant.site, grant.user), ())}
+        nodes = dict.fromkeys((*protected.get(grant.site, ()), *reported))
+        rows[grant.site, grant.user] = [_with_grant(node, reported.get(node), grant) for node in nodes]
+    return tuple(_row(site, user, nodes) for (site, user), nodes in sorted(rows.items()))
+
+
+def _with_grant(node: str, reported: NodeAccess | None, grant: KeptAccess) -> NodeAccess:
+    """Return an access on a node after a grant: what the node has reported since, else that it is asked for."""
+    if reported is not None:
+        since = reported.reported.timestamp() if reported.reported is not None else 0.0
+        # A node describes itself now and then, and may have done so in the moment before it obeyed.
+        return (
+            reported
+            if reported.answered == grant.request or since > grant.asked + _MOMENT
+            else attrs.evolve(reported, asked=grant.request)
+        )
+    until = datetime.fromtimestamp(grant.until, UTC) if grant.until is not None else None
+    return NodeAccess(
+        site=grant.site,
+        user=grant.user,
+        node=node,
+        state="asked",
+        until=until,
+        requested_by=grant.asked_by,
+        asked=grant.request,
+    )
 
 
 def _row(site: str, user: str, nodes: Sequence[NodeAccess]) -> AccessRow:
-    ends = [each.until for each in nodes if each.state == "granted"]
+    ends = [each.until for each in nodes if each.state == "granted"] or [each.until for each in nodes]
     return AccessRow(
         site=site,
         user=user,
-        until=None if not ends or None in ends else max(end for end in ends if end is not None),
+        until=None if None in ends else max(end for end in ends if end is not None),
         requested_by=next((each.requested_by for each in nodes if each.requested_by), ""),
         nodes=tuple((each.node, "asked" if each.asked else each.state) for each in nodes),
     )

@@ -10,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 import difflib
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
@@ -31,6 +32,9 @@ from deploykit.web.actions.shown import LeftOutNode
 
 #: Seconds that silent nodes are waited for.
 PATIENCE: Final = 8.0
+#: Questions at once, and seconds that another one waits: nodes answer each key once a second, and keep four.
+AT_ONCE: Final = 2
+WAITING: Final = 15.0
 #: Most nodes of one rollout: a mandate names no more, and no page shows more.
 MOST_NODES: Final = 10_000
 #: Operations of a site's history that a way back is explained from.
@@ -72,20 +76,26 @@ class ChosenNodes:
 def asking_nodes(
     settings: Settings, bus: Bus, key: Callable[[], BodySigner], trust: Callable[[], Trust], patience: float = PATIENCE
 ) -> NodesAsking:
-    """Return what asks nodes over a bus."""
+    """Return what asks nodes over a bus, for a few people at once: nodes keep few questions of one key."""
+    seats = threading.BoundedSemaphore(AT_ONCE)
 
     def ask(selection: Selection, details: Sequence[NodeDetail], site: SiteName | None, history: int) -> FoundNodes:
-        return find_nodes(
-            settings,
-            bus,
-            selection,
-            details=details,
-            site=site,
-            history_limit=history,
-            timeout=patience,
-            key=key(),
-            trust=trust(),
-        )
+        if not seats.acquire(timeout=WAITING):
+            raise ActionRefused("others ask the nodes at this moment", "try again in a few seconds", status=503)
+        try:
+            return find_nodes(
+                settings,
+                bus,
+                selection,
+                details=details,
+                site=site,
+                history_limit=history,
+                timeout=patience,
+                key=key(),
+                trust=trust(),
+            )
+        finally:
+            seats.release()
 
     return ask
 

@@ -17,6 +17,7 @@ from typing import Final
 import attrs
 
 from deploykit.errors import ActionRefused, UsageError
+from deploykit.fleet.journal import is_rollout_id
 from deploykit.fleet.options import RolloutOptions
 from deploykit.fleet.plan import make_plan
 from deploykit.fleet.replay import replay
@@ -101,7 +102,7 @@ class RolloutPlanner:
             ActionRefused: there is no such rollout here, it has not ended, or nothing is left.
         """
         ports = self._ports
-        kept = ports.kept.find(rollout)
+        kept = ports.kept.find(rollout) if is_rollout_id(rollout) else None
         if kept is None or not viewer.sees(kept.head.plan.site):
             raise rollout_elsewhere(ports.queries, viewer, rollout, f"deploykit rollout retry {rollout[:200]}")
         site = kept.head.plan.site

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from deploykit.errors import ActionRefused, LedgerError
 from deploykit.messages import one_line
+from deploykit.web.actions.actionports import site_named
 from deploykit.web.actions.ports import PresenceBoard
 from deploykit.web.actions.shown import PersonPresent
 from deploykit.web.viewer import Viewer
@@ -55,8 +56,9 @@ class ConsolePresence(PresenceBoard):
 
     def here(self, viewer: Viewer, site: str, what: str) -> Sequence[PersonPresent]:
         """See `PresenceBoard`. A ledger that is away hides the others: it keeps nobody from working."""
-        if not viewer.sees(site):
-            raise ActionRefused(f"there is no site {site[:80]!a}", "see the list of sites", status=404)
+        known = site_named(site)
+        if not viewer.sees(known):
+            raise ActionRefused(f"there is no site {known}", "see the list of sites", status=404)
         name, doing = viewer.name[:255], one_line(what, _WHAT)
         if not name or not viewer.may(site, "stage"):
             return ()

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Final
 
 from deploykit.errors import ActionRefused, ConnectError, PolicyRefused, RolloutBusy, UsageError
+from deploykit.fleet.journal import is_rollout_id
 from deploykit.fleet.mandates import time_objection
 from deploykit.messages import one_line
 from deploykit.operations.approval import ApprovalDesk
@@ -163,7 +164,7 @@ class ConsoleRollouts(RolloutActions):
         Raises:
             ActionRefused: 404, or 409 where it is of another machine.
         """
-        kept = self._ports.kept.find(rollout)
+        kept = self._ports.kept.find(rollout) if is_rollout_id(rollout) else None
         if kept is None or not viewer.sees(kept.head.plan.site):
             raise rollout_elsewhere(self._ports.queries, viewer, rollout, command)
         return kept
@@ -172,16 +173,20 @@ class ConsoleRollouts(RolloutActions):
 
     def proposal(self, viewer: Viewer, rollout: str) -> ProposalShown | None:
         """See `RolloutActions`."""
-        kept = self._ports.kept.find(rollout)
-        if kept is None or kept.state != "proposed" or not viewer.sees(kept.head.plan.site):
-            return None
-        return show_proposal(kept, self._desk(), self._ports.now())
+        with self._ports.audit.judging(viewer, "look", rollout=rollout, unless=503):
+            kept = self._ports.kept.find(rollout) if is_rollout_id(rollout) else None
+            if kept is None or kept.state != "proposed" or not viewer.sees(kept.head.plan.site):
+                return None
+            return show_proposal(kept, self._desk(), self._ports.now())
 
     def proposals(self, viewer: Viewer, site: str = "") -> Sequence[ProposalShown]:
         """See `RolloutActions`."""
-        waiting = [kept for kept in self._ports.kept.proposals(site) if viewer.sees(kept.head.plan.site)]
-        desk, now = self._desk(), self._ports.now()
-        return tuple(show_proposal(kept, desk, now) for kept in waiting)
+        if site and not viewer.sees(site):
+            return ()
+        with self._ports.audit.judging(viewer, "look", site=site, unless=503):
+            waiting = [each for each in self._ports.kept.proposals() if site in ("", each.head.plan.site)]
+            desk, now = self._desk(), self._ports.now()
+            return tuple(show_proposal(each, desk, now) for each in waiting if viewer.sees(each.head.plan.site))
 
     def sign(self, viewer: Viewer, rollout: str, signature: str) -> ActionOutcome:
         """See `RolloutActions`."""

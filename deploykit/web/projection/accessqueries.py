@@ -7,7 +7,7 @@ from datetime import datetime
 import attrs
 from sqlalchemy import Connection, select
 
-from deploykit.web.projection.cells import clean, moment
+from deploykit.web.projection.cells import clean, moment, time_of
 from deploykit.web.projection.foldaccess import ENDED
 from deploykit.web.projection.tables import ACCESS, PROTECTED
 from deploykit.web.viewer import Viewer
@@ -25,6 +25,8 @@ class NodeAccess:
         until: when it ends; None for ever, by somebody else's hand, or not known yet.
         asked: the id of the newest command, while the node has not answered it.
         detail: of the last answer that was none.
+        answered: the id of the last command that the node has answered; empty where that is not known.
+        reported: when the node reported it, by its clock; None where it has not.
     """
 
     site: str
@@ -35,6 +37,8 @@ class NodeAccess:
     requested_by: str = ""
     asked: str = ""
     detail: str = ""
+    answered: str = ""
+    reported: datetime | None = None
 
 
 def read_protected(connection: Connection, viewer: Viewer) -> dict[str, tuple[str, ...]]:
@@ -61,6 +65,8 @@ def read_access(connection: Connection, viewer: Viewer, site: str) -> tuple[Node
             requested_by=row.by or row.asked_by,
             asked=row.asked,
             detail=row.detail,
+            answered=row.request,
+            reported=time_of(row.ord) if row.ord else None,
         )
         for row in connection.execute(wanted.limit(_MOST))
         if viewer.sees(row.site)

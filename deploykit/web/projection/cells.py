@@ -18,6 +18,8 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 #: PostgreSQL takes no NUL, and no driver half of a surrogate pair.
 _REFUSED: Final = re.compile("[\x00\ud800-\udfff]")
+#: Keeps `order_of` positive for every time there is.
+_ORDER_BASE: Final = 10**17
 #: Characters of an ordinary text that are kept.
 TEXT: Final = 4000
 
@@ -68,7 +70,12 @@ def ref_key(ref: str) -> str:
 
 def order_of(time: datetime, id: str) -> str:
     """Return a text that sorts as (time, id): of two messages of one sender the later one is greater."""
-    return f"{micros(time) + 10**17:018d}:{id}"
+    return f"{micros(time) + _ORDER_BASE:018d}:{id}"
+
+
+def time_of(order: str) -> datetime:
+    """Return the time of what `order_of` made."""
+    return moment_of(int(order.partition(":")[0]) - _ORDER_BASE)
 
 
 def packed(value: object) -> str:

@@ -111,6 +111,7 @@ function pickUp(field, went, words) {
   link?.addEventListener("click", () => sessionStorage.setItem(went, "1"));
   const value = fragment().get(field);
   if (!value) return;
+  page.hidden = false;
   history.replaceState(null, "", location.pathname + location.search);
   const asked = sessionStorage.getItem(went) !== null;
   sessionStorage.removeItem(went);

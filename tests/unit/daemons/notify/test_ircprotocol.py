@@ -112,6 +112,11 @@ def test_pings_are_answered_in_every_state() -> None:
     assert feed(joined(), "PING srv") == ["PONG :srv"]
 
 
+def test_what_a_server_sends_back_makes_no_second_line() -> None:
+    (answer,) = session().receive(b"PING :a\rQUIT :x\0y\n")
+    assert answer == b"PONG :a QUIT :xy\r\n"
+
+
 def test_a_refused_message_and_the_pong_behind_it() -> None:
     one = joined()
     assert one.message("hello: world") == b"PRIVMSG #ops :hello: world\r\n"

@@ -88,12 +88,14 @@ def test_a_failure_is_reported_once_and_so_is_its_end(
 
 
 def test_what_the_other_side_refuses_is_dropped(made: list[ChannelSender], caplog: pytest.LogCaptureFixture) -> None:
-    one, _, counted = sender(made, FakeChannel([SendOutcome(kind="refused", why="too long")]))
+    channel = FakeChannel([SendOutcome(kind="refused", why="too long")])
+    one, _, counted = sender(made, channel)
     one.take(item(proposal()))
     one.take(item(proposal(rollout="r-9")))
     assert one.step()
     assert one.step()
     assert counted.counts == {"refused": 1, "sent": 1}
+    assert len({letter.id for letter in channel.letters}) == 2
     assert "notify: ops: a message was dropped: too long" in caplog.text
 
 

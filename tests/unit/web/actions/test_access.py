@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -54,7 +55,9 @@ class AccessDesk:
         self.queries.protected_sites = {"shop": ("web1", "web2"), "docs": ("web9",)}
         self.kept = KeptInMemory()
         self.access = ConsoleAccess(self.world.ports, self.kept)
-        self.signers: AllowedSigners = load_allowed_signers(root / "allowed_signers")
+        trusted = self.world.settings.trust.allowed_signers
+        assert trusted is not None
+        self.signers: AllowedSigners = load_allowed_signers(trusted)
 
     def frame(self) -> Frame:
         """The last frame that was sent; the console must have signed it."""
@@ -70,10 +73,14 @@ class AccessDesk:
         assert isinstance(message, AccessGrantRequested | AccessRevokeRequested)
         return message
 
-    def has(self, user: str, *nodes: str, state: str = "granted", until: datetime | None = UNTIL) -> None:
+    def has(
+        self, user: str, *nodes: str, state: str = "granted", until: datetime | None = UNTIL, answered: str = ""
+    ) -> None:
         """Let nodes have reported an access."""
         self.queries.access_list += tuple(
-            NodeAccess(site="shop", user=user, node=node, state=state, until=until, requested_by="ann")
+            NodeAccess(
+                site="shop", user=user, node=node, state=state, until=until, requested_by="ann", answered=answered
+            )
             for node in nodes
         )
 
@@ -103,8 +110,9 @@ def test_nothing_is_said_to_be_granted_before_nodes_report_it(desk: AccessDesk) 
     desk.access.grant(LIVE, GrantAsked(site="shop", user="alice"))
     (row,) = desk.access.list(LIVE)
     assert row.nodes == (("web1", "asked"), ("web2", "asked"))
-    desk.has("alice", "web1")
-    desk.has("alice", "web2", state="failed", until=None)
+    (grant,) = desk.kept.grants
+    desk.has("alice", "web1", answered=grant.request)
+    desk.has("alice", "web2", state="failed", until=None, answered=grant.request)
     (row,) = desk.access.list(LIVE, "shop")
     assert row.nodes == (("web1", "granted"), ("web2", "failed"))
     assert row.until == UNTIL
@@ -201,11 +209,25 @@ def test_a_grant_that_nobody_answers_is_shown_for_an_hour() -> None:
         KeptAccess(request="4", site="shop", user="seen", password_hash="", asked=NOW.timestamp()),
     ]
     known = [
-        NodeAccess(site="shop", user="seen", node="web1", state="granted", until=UNTIL),
+        NodeAccess(site="shop", user="seen", node="web1", state="granted", until=UNTIL, answered="4"),
         NodeAccess(site="shop", user="seen", node="web2", state="granted", until=UNTIL, asked="5"),
     ]
-    rows = access_rows(known, kept, {"shop": ("web1",)}, NOW)
+    rows = access_rows(known, kept, {"shop": ("web1", "web2", "web3")}, NOW)
     assert [(row.user, row.nodes) for row in rows] == [
-        ("new", (("web1", "asked"),)),
-        ("seen", (("web1", "granted"), ("web2", "asked"))),
+        ("new", (("web1", "asked"), ("web2", "asked"), ("web3", "asked"))),
+        ("seen", (("web1", "granted"), ("web2", "asked"), ("web3", "asked"))),
     ]
+
+
+def test_a_new_password_is_not_shown_as_granted_because_the_old_one_was() -> None:
+    grant = KeptAccess(request="g2", site="shop", user="alice", password_hash="", asked=NOW.timestamp())
+    old = NodeAccess(site="shop", user="alice", node="web1", state="granted", until=UNTIL, answered="g1")
+
+    def shown(**changes: Any) -> tuple[tuple[str, str], ...]:
+        (row,) = access_rows([attrs.evolve(old, **changes)], [grant], {"shop": ("web1",)}, NOW)
+        return row.nodes
+
+    assert shown(reported=NOW - timedelta(days=1)) == (("web1", "asked"),)
+    assert shown(reported=NOW + timedelta(seconds=1)) == (("web1", "asked"),)  # described before it obeyed
+    assert shown(reported=NOW + timedelta(seconds=1), answered="g2") == (("web1", "granted"),)
+    assert shown(reported=NOW + timedelta(minutes=1)) == (("web1", "granted"),)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,11 @@ def test_the_role_stage_only_proposes(world: ActionWorld) -> None:
 def test_a_console_that_signs_for_nobody_only_proposes(tmp_path: Path) -> None:
     world = ActionWorld(tmp_path, more="[web]\nconsole_signs = []")
     assert begun(world, ADMIN).state == "proposed"
+
+
+def test_no_setting_lets_the_role_stage_start_anything(tmp_path: Path) -> None:
+    world = ActionWorld(tmp_path, more='[web]\nconsole_signs = ["stage", "live", "admin"]')
+    assert begun(world, STAGE).state == "proposed"
 
 
 def test_a_locked_site_refuses_and_says_who(world: ActionWorld) -> None:
@@ -357,6 +363,26 @@ def test_what_has_ended_or_is_not_there_is_asked_nothing(world: ActionWorld) -> 
     with pytest.raises(ActionRefused) as caught:
         world.rollouts.control(LIVE, "shop-0", ControlAsked(kind="pause"))
     assert caught.value.status == 404
+
+
+@pytest.mark.parametrize("rollout", ["", "\x00", "../x", "a" * 5000, "shop-1' OR 1=1", "é"])
+def test_what_is_no_id_of_a_rollout_is_not_looked_up(world: ActionWorld, rollout: str) -> None:
+    looked_up: list[str] = []
+    world.desk.looked_up = looked_up
+    asked: list[Callable[[], object]] = [
+        lambda: world.rollouts.control(LIVE, rollout, ControlAsked(kind="pause")),
+        lambda: world.rollouts.plan_retry(LIVE, rollout),
+        lambda: world.rollouts.retry(LIVE, rollout),
+        lambda: world.rollouts.sign(LIVE, rollout, "x"),
+        lambda: world.rollouts.withdraw(LIVE, rollout),
+    ]
+    for ask in asked:
+        with pytest.raises(ActionRefused) as caught:
+            ask()
+        assert caught.value.status == 404
+    assert world.rollouts.proposal(LIVE, rollout) is None
+    assert looked_up == []
+    assert all(line.rollout.isprintable() and len(line.rollout) <= 200 for line in world.lines)
 
 
 def test_a_rollout_of_another_machine_is_named_with_the_command_that_reaches_it(world: ActionWorld) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ import attrs
 import pytest
 
 from deploykit.errors import ActionRefused
+from deploykit.fleet.selection import Selection
 from deploykit.messages import SiteOperation
 from deploykit.names import RefName, RepoName
+from deploykit.operations.nodes import FoundNodes
+from deploykit.web.actions import choosing
 from deploykit.web.actions.asked import DeployAsked, NodesAsked, OptionsAsked, RollbackAsked
 from deploykit.web.projection.activityviews import RefView
 from deploykit.web.projection.rolloutviews import RolloutOverview
@@ -348,3 +352,31 @@ def test_hostile_texts_of_nodes_stay_one_line(world: ActionWorld) -> None:
     assert first.warning.isprintable()
     assert len(first.warning) < 1000
     assert first.live_release.isprintable()
+
+
+def test_nodes_are_asked_for_few_people_at_once(world: ActionWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    let_go, inside = threading.Event(), threading.Semaphore(0)
+
+    def slow(*_: object, **__: object) -> FoundNodes:
+        inside.release()
+        assert let_go.wait(30)
+        return FoundNodes(nodes=())
+
+    monkeypatch.setattr(choosing, "find_nodes", slow)
+    monkeypatch.setattr(choosing, "WAITING", 0.01)
+    ask = choosing.asking_nodes(world.settings, world.ports.bus, world.ports.signer, world.ports.trust)
+    everybody = Selection(everybody=True)
+    threads = [threading.Thread(target=ask, args=(everybody, ("sites",), None, 20)) for _ in range(choosing.AT_ONCE)]
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in threads:
+            assert inside.acquire(timeout=30)
+        with pytest.raises(ActionRefused) as caught:
+            ask(everybody, ("sites",), None, 20)
+        assert caught.value.status == 503
+    finally:
+        let_go.set()
+        for thread in threads:
+            thread.join(30)
+    assert ask(everybody, ("sites",), None, 20).nodes == ()
