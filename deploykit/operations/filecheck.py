@@ -19,6 +19,8 @@ import attrs
 
 from deploykit.bus.certificates import tls_context
 from deploykit.bus.passcode import read_passcode
+from deploykit.daemons.access.accessfile import form_of
+from deploykit.daemons.access.filewriter import read_file
 from deploykit.daemons.agent.facter import find_facter
 from deploykit.daemons.jenkins.exchange import HttpServer
 from deploykit.daemons.jenkins.http_kind import parse_headers
@@ -26,6 +28,7 @@ from deploykit.daemons.relay import open_outbox
 from deploykit.errors import DeploykitError, FactsError, KeyFileError, SettingsError
 from deploykit.fleet.factreading import read_classes, read_facts
 from deploykit.git.transport.http import read_credentials, tls_context_of
+from deploykit.settings.access import AccessSiteSettings
 from deploykit.settings.audit import AuditSettings
 from deploykit.settings.buildservers import BuildServerSettings
 from deploykit.settings.bus import BusSettings
@@ -33,9 +36,12 @@ from deploykit.settings.facts import CLASSES_FILES, FactsSettings
 from deploykit.settings.jenkins import JobSettings
 from deploykit.settings.mirror import CheckoutSettings, MirrorSettings
 from deploykit.settings.node import Settings
+from deploykit.settings.notify import ChannelSettings
+from deploykit.settings.oidc import OidcSettings
 from deploykit.settings.outbox import OutboxSettings
 from deploykit.settings.site import NodeSiteSettings, SiteSettings
 from deploykit.settings.trust import TrustSettings
+from deploykit.settings.via import ViaSettings
 from deploykit.settings.web import WebSettings
 from deploykit.settings.webhook import WebhookSourceSettings
 from deploykit.settings.webhooksecrets import check_secret
@@ -208,6 +214,12 @@ def _signing_key(path: Path, settings: Settings) -> None:
         check_signer(path)
 
 
+def _access_file(path: Path, settings: AccessSiteSettings) -> None:
+    """Check a file of users as the access daemon reads it, and that a new one can be written beside it."""
+    form_of(settings).users(read_file(path).content)
+    _directory(path.parent)
+
+
 def _scripts(place: str) -> None:
     if place.startswith("/") and not Path(place).is_dir():
         raise _Wrong(f"{place} is not a directory")
@@ -237,6 +249,9 @@ def _run_as(user: str, _: SiteSettings) -> None:
 
 #: Class and field -> its check. Every field that holds a path has one.
 FILE_CHECKS: Final[Mapping[tuple[type, str], FileCheck]] = {
+    (AccessSiteSettings, "file"): _access_file,
+    (AccessSiteSettings, "test"): _ignoring_settings(_program),
+    (AccessSiteSettings, "reload"): _ignoring_settings(_program),
     (AuditSettings, "path"): _ignoring_settings(_log_file),
     (BusSettings, "passcode_file"): lambda _, settings: read_passcode(settings),
     (BusSettings, "tls_ca"): _tls(tls_cert=None, tls_key=None),
@@ -264,6 +279,11 @@ FILE_CHECKS: Final[Mapping[tuple[type, str], FileCheck]] = {
     (SiteSettings, "owner"): _user("owner"),
     (SiteSettings, "run_as"): _run_as,
     (NodeSiteSettings, "path"): _ignoring_settings(_directory),
+    (OidcSettings, "client_secret_file"): _secret("client_secret_file"),
+    (ChannelSettings, "secret_file"): _secret("secret_file"),
+    (ChannelSettings, "ca_file"): _ignoring_settings(_text),
+    (ViaSettings, "token_file"): _secret("token_file"),
+    (ViaSettings, "ca_file"): _ignoring_settings(_text),
     (WebSettings, "password_file"): lambda path, _: read_passwords(path),
     (WebSettings, "database_password_file"): _secret("database_password_file"),
     (TrustSettings, "allowed_signers"): _ignoring_settings(load_allowed_signers),

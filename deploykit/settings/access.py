@@ -73,8 +73,15 @@ class AccessSettings:
     def _problems(self) -> Iterator[str]:
         yield from too_small(self, {"gather": 0})
         yield from not_a_time(self, ("default_days", "longest_days"))
+        places: dict[tuple[Path, str], SiteName] = {}
+        labels: dict[str, SiteName] = {}
         for name, site in self.sites.items():
             yield from below(f"sites.{name}", site.problems())
+            first = places.setdefault((site.file, site.userlist), name)
+            if first != name:
+                yield f"sites.{name}.file: is that of {first}, too: who may see the one could see the other"
+            if site.label and labels.setdefault(site.label, name) != name:
+                yield f"sites.{name}.label: is that of {labels[site.label]}, too"
 
 
 __all__ = ["AccessKind", "AccessSettings", "AccessSiteSettings"]

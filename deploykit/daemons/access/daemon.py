@@ -178,6 +178,7 @@ class AccessDaemon(Service):
             undo.callback(self._ids.close)
             undo.callback(self.link.stop, 0)
             self.metrics.expect("access", sites=self.settings.access.sites, counters=("audit_records_total",))
+            self.metrics.watch_access(lambda: {str(site): count for site, count in self.keeper.counts.items()})
             for problem in self._settled:
                 _log.warning("%s", problem)
             self.keeper.prepare()

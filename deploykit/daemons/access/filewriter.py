@@ -61,14 +61,15 @@ def read_file(path: Path) -> FileSeen:
         if error.errno == errno.ELOOP:
             raise AccessError(f"{path} is a symbolic link", "let the settings name the file itself") from None
         raise AccessError(f"cannot read {path}: {error.strerror}") from error
-    with contextlib.closing(os.fdopen(fd, "rb")) as file:
+    try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             raise AccessError(f"{path} is no plain file", "let the settings name another")
-        try:
-            content = file.read(_MOST_BYTES + 1)
-        except OSError as error:
-            raise AccessError(f"cannot read {path}: {error.strerror}") from error
+        content = read_all(fd, _MOST_BYTES + 1)
+    except OSError as error:
+        raise AccessError(f"cannot read {path}: {error.strerror}") from error
+    finally:
+        os.close(fd)
     if len(content) > _MOST_BYTES:
         raise AccessError(f"{path} is longer than {_MOST_BYTES} bytes", "remove what nobody needs")
     return FileSeen(
@@ -111,6 +112,15 @@ def replace_content(path: Path, seen: FileSeen, content: bytes) -> None:
             temporary.unlink()
 
 
+def read_all(fd: int, most: int) -> bytes:
+    """Return what a descriptor holds, at most so many bytes."""
+    pieces = []
+    while most > 0 and (piece := os.read(fd, min(most, 1 << 20))):
+        pieces.append(piece)
+        most -= len(piece)
+    return b"".join(pieces)
+
+
 def _copy_attributes(path: Path, fd: int) -> None:
     """Copy the access list and the security label, where there are any."""
     try:
@@ -128,4 +138,4 @@ def _stamp(found: os.stat_result) -> tuple[int, ...]:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-__all__ = ["FileChanged", "FileSeen", "read_file", "replace_content"]
+__all__ = ["FileChanged", "FileSeen", "read_all", "read_file", "replace_content"]

@@ -146,12 +146,9 @@ class AccessKeeper:
     def run(self, stop: threading.Event) -> None:
         """Make changes, until `stop` is set and `wake` was called; those that wait then are made first."""
         try:
-            while True:
-                burst = self._take()
-                if burst:
+            while not (stop.is_set() and self._queue.empty()):
+                if burst := self._take():
                     self._make(burst)
-                elif stop.is_set():
-                    return
                 self._look(self._files)
         finally:
             with self._lock:

@@ -66,6 +66,7 @@ class Metrics:
         self._reconnects = 0
         self._outboxes: dict[str, tuple[OutboxWatch, int]] = {}
         self._sites: dict[str, Callable[[], str]] = {}
+        self._access: Callable[[], Mapping[str, int]] = dict
 
     # -- what may be counted -------------------------------------------------------------------------------------------
 
@@ -261,6 +262,11 @@ class Metrics:
         with self._lock:
             self._sites = dict(live)
 
+    def watch_access(self, counts: Callable[[], Mapping[str, int]]) -> None:
+        """Show how many users each protected site has, as `counts` returns it. Replaces the last call."""
+        with self._lock:
+            self._access = counts
+
     # -- showing -------------------------------------------------------------------------------------------------------
 
     def readings(self) -> list[MetricReading]:
@@ -284,6 +290,7 @@ class Metrics:
             values["bus_reconnects_total"][()] = float(reconnects)
         if buses:
             values["bus_connected"][()] = float(all(bus.state is BusState.CONNECTED for bus in buses))
+        values["access_users"] = {(site,): float(count) for site, count in self._access().items()}
         if sizes:
             values["outbox_records"][()] = float(sum(size.records for size in sizes))
         if oldest := [size.oldest for size in sizes if size.oldest is not None]:

@@ -136,6 +136,9 @@ METRICS: Final = (
         "gauge",
         "When the oldest waiting record was written, in seconds since 1970; absent while none waits.",
     ),
+    MetricSpec(
+        "access_users", "gauge", "Users in the access file of a protected site, anybody's lines included.", _SITE
+    ),
     MetricSpec("bus_connected", "gauge", "1 while a broker is connected, else 0."),
     MetricSpec("bus_reconnects_total", "counter", "Connections to a broker after the first one."),
     MetricSpec(

@@ -132,7 +132,7 @@ def test_an_id_that_comes_again_with_another_body_is_a_dead_letter(world: Access
 
 def test_somebody_elses_lines_stay_and_are_listed(world: AccessWorld) -> None:
     world.file.write_text("# by hand\nmonitor:$apr1$x$y\njohn doe:{SHA}z")
-    with world.daemon():
+    with world.daemon() as daemon:
         assert "somebody else's hand" in world.do(world.grant("monitor")).detail
         assert "somebody else's hand" in world.do(world.revoke("monitor")).detail
         assert world.do(world.grant("alice")).outcome == "granted"
@@ -144,6 +144,7 @@ def test_somebody_elses_lines_stay_and_are_listed(world: AccessWorld) -> None:
         "john doe": True,
         "alice": False,
     }
+    assert daemon.metrics.series("access_users") == {("shop",): 3.0}
 
 
 def test_what_came_while_the_daemon_was_down_is_done_and_what_ran_out_has_ended(world: AccessWorld) -> None:

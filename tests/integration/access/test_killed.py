@@ -57,7 +57,7 @@ def test_at_every_step_the_file_is_whole_and_the_next_start_finishes(tmp_path: P
     argv = [sys.executable, "-m", "tests.support.accesswriter", str(swept.root)]
     if what == "kill":
         report = kill_sweep(
-            argv, roots=[swept.root], prepare=swept.prepare, check=swept.check, sample=sample_size(8), allow_missed=0.3
+            argv, roots=[swept.root], prepare=swept.prepare, check=swept.check, sample=sample_size(6), allow_missed=0.3
         )
     else:
         report = error_sweep(
@@ -66,7 +66,7 @@ def test_at_every_step_the_file_is_whole_and_the_next_start_finishes(tmp_path: P
             prepare=swept.prepare,
             check=swept.check,
             calls=NEEDS_SPACE,
-            sample=sample_size(4),
+            sample=sample_size(3),
             allow_missed=0.3,
         )
     print(report)

@@ -14,7 +14,7 @@ from deploykit.config import load_settings
 from deploykit.errors import SettingsError
 from deploykit.names import NodeName, RepoName, SiteName
 from deploykit.operations.filecheck import FILE_CHECKS, file_problems
-from deploykit.settings import NodeSiteSettings, Settings
+from deploykit.settings import AccessSettings, AccessSiteSettings, NodeSiteSettings, Settings
 from deploykit.settings.webhook import WebhookSettings, WebhookSourceSettings
 from deploykit.trust.keyfiles import generate_key
 from tests.brokers.certs import Authority
@@ -344,3 +344,23 @@ def test_secrets_of_webhook_sources_are_looked_at(tmp_path: Path) -> None:
     ):
         assert line.startswith(f"webhook.sources.{source}.secret_files: ")
         assert says in line
+
+
+def test_access_files_are_read_as_the_daemon_reads_them(tmp_path: Path) -> None:
+    users, listed, link = tmp_path / "users", tmp_path / "users.cfg", tmp_path / "link"
+    users.write_text("monitor:x\n")
+    listed.write_text("userlist other\n")
+    link.symlink_to(users)
+    sites = {
+        SiteName("good"): AccessSiteSettings(file=users, reload=("/bin/true",)),
+        SiteName("link"): AccessSiteSettings(file=link, test=("/nowhere/nginx", "-t")),
+        SiteName("list"): AccessSiteSettings(file=listed, kind="haproxy", userlist="stage"),
+        SiteName("none"): AccessSiteSettings(file=tmp_path / "none"),
+    }
+    settings = Settings(node=NodeName("web1"), state=tmp_path, access=AccessSettings(sites=sites))
+    problems = dict(problem.split(": ", 1) for problem in file_problems(settings) if problem.startswith("access."))
+    assert problems.keys() == {f"access.sites.{name}" for name in ("link.file", "link.test", "list.file", "none.file")}
+    assert "symbolic link" in problems["access.sites.link.file"]
+    assert "no program /nowhere/nginx" in problems["access.sites.link.test"]
+    assert "no userlist stage" in problems["access.sites.list.file"]
+    assert "install -m 640" in problems["access.sites.none.file"]

@@ -91,6 +91,7 @@ def everything(tmp_path: Path) -> Metrics:
     outbox.put("/topic/x", Frame({}, b"x"))
     metrics.watch_outbox(outbox.path)
     metrics.watch_sites({"shop": lambda: "0001-v1-1a2b3c4"})
+    metrics.watch_access(lambda: {"shop": 2})
     return metrics
 
 

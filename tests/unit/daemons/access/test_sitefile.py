@@ -1,0 +1,233 @@
+"""One site's file and its server: what is put back, what is finished, and whose writing is not lost."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from deploykit.daemons.access import filewriter, sitefile
+from deploykit.daemons.access.filewriter import read_file, replace_content
+from deploykit.daemons.access.servercommand import printable, run_command
+from deploykit.daemons.access.sitefile import AccessChange, SiteAccessFile
+from deploykit.errors import AccessError
+from deploykit.names import SiteName
+from deploykit.settings import AccessSiteSettings
+from tests.support.wait import wait_until
+
+NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
+HASH = "$6$saltsalt$" + "a" * 86
+SHOP = SiteName("shop")
+
+
+def grant(user: str = "alice", seconds: float = 0, **changes: Any) -> AccessChange:
+    at = NOW + timedelta(seconds=seconds)
+    made = AccessChange(kind="grant", user=user, hash=HASH, until=NOW + timedelta(days=1), asked_at=at)
+    return attrs.evolve(made, **changes)
+
+
+def revoke(user: str = "alice", seconds: float = 0) -> AccessChange:
+    return AccessChange(kind="revoke", user=user, asked_at=NOW + timedelta(seconds=seconds))
+
+
+class Server:
+    """A server whose test and reload do as a test says."""
+
+    def __init__(self, root: Path, *, commands: bool = True) -> None:
+        self.file = root / "users"
+        self.file.write_bytes(b"monitor:x\n")
+        self.notes = root
+        self.ran: list[str] = []
+        self.answers: dict[str, str] = {}
+        test, reload = (("/test",), ("/reload",)) if commands else ((), ())
+        self.settings = AccessSiteSettings(file=self.file, test=test, reload=reload)
+        self.site = SiteAccessFile(SHOP, self.settings, root, run=self.run)
+
+    def run(self, words: Sequence[str]) -> str:
+        self.ran.append(words[0])
+        return self.answers.get(words[0], "")
+
+    def outcomes(self, *changes: AccessChange) -> list[str]:
+        return [outcome.outcome for outcome in self.site.apply(changes)]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Server:
+    return Server(tmp_path)
+
+
+def test_a_burst_is_one_test_and_one_reload(server: Server) -> None:
+    assert server.outcomes(grant("a"), grant("b"), revoke("c")) == ["granted", "granted", "revoked"]
+    assert server.ran == ["/test", "/reload"]
+    assert server.outcomes(grant("a")) == ["granted"]
+    assert server.ran == ["/test", "/reload"], "nothing has changed"
+
+
+def test_commands_of_one_burst_count_in_the_order_in_which_they_were_asked(server: Server) -> None:
+    assert server.outcomes(revoke(seconds=2), grant(seconds=1)) == ["revoked", "failed"]
+    assert server.outcomes(grant(seconds=4), revoke(seconds=3)) == ["granted", "failed"]
+
+
+@pytest.mark.parametrize("broken", ["/test", "/reload"])
+def test_what_the_server_does_not_take_is_put_back(server: Server, broken: str) -> None:
+    server.answers[broken] = "ended with 1"
+    (outcome,) = server.site.apply([grant()])
+    assert (outcome.outcome, "ended with 1" in outcome.detail) == ("failed", True)
+    assert server.file.read_bytes() == b"monitor:x\n"
+    assert [*server.notes.glob("*.before")] == []
+    assert ("/reload" in server.ran) is (broken == "/reload")
+
+
+def test_one_change_that_cannot_be_made_holds_up_no_other(server: Server) -> None:
+    assert server.outcomes(grant("monitor"), grant("alice"), grant("bob", hash=None)) == ["failed", "granted", "failed"]
+
+
+def test_what_somebody_else_writes_meanwhile_is_not_lost(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = []
+
+    def late(path: Path, *rest: Any) -> None:
+        tries.append(path)
+        if len(tries) == 1:
+            path.write_bytes(b"monitor:x\nby-hand:y\n")
+        replace_content(path, *rest)
+
+    monkeypatch.setattr(sitefile, "replace_content", late)
+    assert server.outcomes(grant()) == ["granted"]
+    assert server.file.read_bytes().startswith(b"monitor:x\nby-hand:y\nalice:")
+    assert len(tries) == 2
+
+
+@pytest.mark.parametrize(("answer", "kept"), [("", True), ("ended with 1", False)])
+def test_what_a_crash_cut_off_is_finished_or_put_back_by_the_test(
+    server: Server, monkeypatch: pytest.MonkeyPatch, answer: str, kept: bool
+) -> None:
+    def dies(_words: Sequence[str]) -> str:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        SiteAccessFile(SHOP, server.settings, server.notes, run=dies).apply([grant()])
+    server.answers["/test"] = answer
+    server.site.recover()
+    assert (b"alice" in server.file.read_bytes()) is kept
+    assert [*server.notes.glob("*.before")] == []
+
+
+def test_a_note_about_a_file_that_somebody_has_changed_since_is_dropped(server: Server) -> None:
+    def dies(_words: Sequence[str]) -> str:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        SiteAccessFile(SHOP, server.settings, server.notes, run=dies).apply([grant()])
+    server.file.write_bytes(b"by-hand:z\n")
+    server.answers["/test"] = "ended with 1"
+    server.site.recover()
+    assert server.file.read_bytes() == b"by-hand:z\n"
+
+
+@pytest.mark.parametrize("what", ["missing", "link", "directory", "fifo", "long"])
+def test_what_is_no_plain_file_is_refused_by_name(tmp_path: Path, what: str) -> None:
+    server = Server(tmp_path, commands=False)
+    server.file.unlink()
+    match what:
+        case "link":
+            (tmp_path / "other").write_bytes(b"")
+            server.file.symlink_to(tmp_path / "other")
+        case "directory":
+            server.file.mkdir()
+        case "fifo":
+            os.mkfifo(server.file)
+        case "long":
+            server.file.write_bytes(b"#" * (5 << 20))
+    with pytest.raises(AccessError, match=str(server.file)):
+        server.site.users()
+    assert server.outcomes(grant()) == ["failed"]
+
+
+def test_mode_and_owner_stay_and_nothing_is_left_beside_the_file(tmp_path: Path) -> None:
+    server = Server(tmp_path, commands=False)
+    server.file.chmod(0o604)
+    before = server.file.stat()
+    stray = server.file.with_name(".users.deploykit-new")
+    stray.symlink_to(tmp_path / "victim")  # of somebody who may write the directory
+    assert server.outcomes(grant()) == ["granted"]
+    after = server.file.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+    assert after.st_ino != before.st_ino
+    assert {path.name for path in tmp_path.iterdir()} == {"users"}
+
+
+def test_a_write_without_room_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(filewriter, "write_all", full)
+    (outcome,) = server.site.apply([grant()])
+    assert (outcome.outcome, "No space left" in outcome.detail) == ("failed", True)
+    assert read_file(server.file).content == b"monitor:x\n"
+    assert server.ran == []
+    assert {path.name for path in tmp_path.iterdir()} == {"users"}
+
+
+def test_a_directory_that_cannot_be_synced_after_the_rename_leaves_the_old_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(tmp_path)
+    calls: list[Path] = []
+
+    def fails_once(path: Path) -> None:
+        calls.append(path)
+        if len(calls) == 1:
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(filewriter, "sync_directory", fails_once)
+    assert server.outcomes(grant()) == ["failed"]
+    assert server.file.read_bytes() == b"monitor:x\n"
+
+
+# -- commands ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_command_says_what_went_wrong_and_shows_no_hash(caplog: pytest.LogCaptureFixture) -> None:
+    assert run_command(["/bin/true"]) == ""
+    script = f"import sys; print('user a password {HASH}'); sys.exit(3)"
+    assert run_command([sys.executable, "-c", script]) == f"{sys.executable} ended with 3"
+    assert HASH not in caplog.text
+    assert "user a password $…" in caplog.text
+    assert "cannot run /nowhere: No such file" in run_command(["/nowhere"])
+
+
+def test_a_command_has_its_time_and_its_children_end_with_it(tmp_path: Path) -> None:
+    group = tmp_path / "group"
+    script = (
+        f"import os, subprocess, time; subprocess.Popen(['/bin/sleep', '60'])\n"
+        f"open({str(group)!r}, 'w').write(str(os.getpgid(0))); time.sleep(60)"
+    )
+    assert "did not end within 3 s" in run_command([sys.executable, "-c", script], seconds=3)
+
+    def is_gone() -> bool:
+        try:
+            os.killpg(int(group.read_text()), 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    wait_until(is_gone, "the end of the group", 20)
+
+
+def test_a_command_sees_nothing_of_our_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LD_PRELOAD_CANARY", "1")
+    script = f"import os; open({str(tmp_path / 'env')!r}, 'w').write(' '.join(os.environ))"
+    assert run_command([sys.executable, "-c", script]) == ""
+    assert "CANARY" not in (tmp_path / "env").read_text()
+
+
+def test_output_is_one_line() -> None:
+    assert printable(b"a\x1b[31mb\nc $2y$10$abc\xff d") == "a [31mb c $… d"
