@@ -43,7 +43,9 @@ MOST_ANSWER: Final = 16 << 20
 #: Pauses before a request without an answer is sent again.
 _PAUSES: Final = (0.5, 2.0)
 _CONNECT: Final = 10.0
-_AGAIN: Final = frozenset({429, 502, 503, 504})
+#: Answers of a proxy without its console; and those that may say when to come back (409: the first attempt is at work).
+_AGAIN: Final = frozenset({502, 504})
+_WHEN_ASKED: Final = frozenset({409, 429, 503})
 _LONGEST_PAUSE: Final = 10.0
 
 #: Sends one request: the server, the request, seconds for it.
@@ -157,7 +159,7 @@ class ConsoleClient:
 def _pause_for(reply: HttpReply, pause: float) -> float | None:
     """Return the seconds after which to ask again; None where the answer is one."""
     asked = reply.retry_after(datetime.now(UTC))
-    if reply.status in _AGAIN or (reply.status == 409 and asked is not None):  # the first attempt is still at work
+    if reply.status in _AGAIN or (reply.status in _WHEN_ASKED and asked is not None):
         return min(_LONGEST_PAUSE, asked or pause)
     return None
 

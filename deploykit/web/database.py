@@ -54,6 +54,7 @@ class DatabaseUse:
         lock: one number for all consoles of a PostgreSQL database.
         synchronous: of SQLite; `FULL`: a commit outlasts a power cut.
         mode: of an SQLite file.
+        overflow: connections to PostgreSQL beyond 8, while many threads want one.
         most_idle: seconds after which PostgreSQL ends a transaction of a console that was stopped in the middle of it;
             0: never.
     """
@@ -66,6 +67,7 @@ class DatabaseUse:
     lock: int
     synchronous: Literal["NORMAL", "FULL"]
     mode: int
+    overflow: int = 24
     most_idle: float = 0.0
 
 
@@ -137,7 +139,7 @@ def make_engine(url: URL, password_file: Path | None, use: DatabaseUse = PROJECT
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     try:
-        engine = create_engine(url, pool_size=8, max_overflow=24, pool_pre_ping=True, connect_args=_PATIENCE)
+        engine = create_engine(url, pool_size=8, max_overflow=use.overflow, pool_pre_ping=True, connect_args=_PATIENCE)
     except ImportError as error:  # it is not there, or it finds no libpq
         problem = "psycopg cannot be loaded: a database on PostgreSQL needs the extra postgresql"
         raise UsageError(problem, "pip install 'deploykit[web,postgresql]'") from error

@@ -154,7 +154,7 @@ class PlanPresenter:
             return None, (f"{len(live)} different releases are live: there is no one comparison",)
         old = next(iter(live))
         if not old:
-            return None, ("nothing that is known is live: there is nothing to compare with",)
+            return None, ("nothing is known to be live: there is nothing to compare with",)
         outcome = self._comparisons.between(self._ports.settings, repo, old, commit)
         if outcome.found is None:
             return None, (f"no preview of commits: {outcome.problem}",)

@@ -144,8 +144,8 @@ class RolloutPlanner:
         def known(name: str) -> Sequence[str]:
             if ports.queries.node(viewer, name) is not None:
                 return (name,)
-            page = ports.queries.nodes(viewer, PageRequested(search=name[:3], limit=_ALIKE))
-            return tuple(node.node for node in page.items)
+            pages = (ports.queries.nodes(viewer, PageRequested(search=part, limit=_ALIKE)) for part in (name[:3], ""))
+            return tuple(node.node for page in pages for node in page.items)
 
         try:
             return choose_nodes(asked, site, ports.ask, known, history=history)

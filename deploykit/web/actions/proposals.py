@@ -10,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 import base64
+import shlex
 from datetime import datetime
 from functools import partial
 
@@ -40,8 +41,24 @@ def mandate_of(kept: ConsoleRollout) -> HeldMandate:
     return mandate
 
 
-def show_proposal(kept: ConsoleRollout, desk: ApprovalDesk, now: datetime) -> ProposalShown:
+def approve_command(rollout: str, url: str) -> str:
+    """Return the line that signs a proposal from a shell.
+
+    Args:
+        rollout: its id.
+        url: of the console, as people type it; empty where the settings do not say.
+    """
+    return shlex.join(["deploykit", "approve", rollout, "--via", url.rstrip("/") or "URL", "--key", "KEY"])
+
+
+def show_proposal(kept: ConsoleRollout, desk: ApprovalDesk, now: datetime, url: str = "") -> ProposalShown:
     """Return a proposal as people see it.
+
+    Args:
+        kept: it.
+        desk: knows whose keys count.
+        now: aware.
+        url: as for `approve_command`.
 
     Raises:
         DeploykitError: what is kept of it cannot be read.
@@ -65,7 +82,7 @@ def show_proposal(kept: ConsoleRollout, desk: ApprovalDesk, now: datetime) -> Pr
         signatures=tuple(map(_shown, sheet.signatures)),
         missing=missing_of(sheet, desk, now),
         problems=(*sheet.problems, *_over(held, now)),
-        command=f"deploykit approve {message.rollout} --key KEY",
+        command=approve_command(kept.rollout, url),
     )
 
 
@@ -142,4 +159,4 @@ def _shown(each: ShownSignature) -> SignatureShown:
     )
 
 
-__all__ = ["add_signature", "mandate_of", "missing_of", "show_proposal", "signing"]
+__all__ = ["add_signature", "approve_command", "mandate_of", "missing_of", "show_proposal", "signing"]

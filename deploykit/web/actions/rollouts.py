@@ -17,6 +17,7 @@ from deploykit.errors import ActionRefused, ConnectError, PolicyRefused, Rollout
 from deploykit.fleet.journal import is_rollout_id
 from deploykit.fleet.mandates import time_objection
 from deploykit.messages import one_line
+from deploykit.messages.site import named
 from deploykit.operations.approval import ApprovalDesk
 from deploykit.operations.propose import mandate_for
 from deploykit.settings.web import WebRole
@@ -27,7 +28,7 @@ from deploykit.web.actions.hostport import ConsoleRollout
 from deploykit.web.actions.plandigest import same_plan
 from deploykit.web.actions.planning import RolloutPlanner
 from deploykit.web.actions.ports import RolloutActions
-from deploykit.web.actions.proposals import mandate_of, missing_of, show_proposal, signing
+from deploykit.web.actions.proposals import approve_command, mandate_of, missing_of, show_proposal, signing
 from deploykit.web.actions.rights import require
 from deploykit.web.actions.shown import ActionOutcome, PlanShown, ProposalShown
 from deploykit.web.actions.standing import require_alone, rollout_elsewhere
@@ -110,7 +111,7 @@ class ConsoleRollouts(RolloutActions):
             rollout=rollout,
             site=site,
             detail=f"{detail}: it waits for {_people(draft.needs.signatures)} to sign",
-            notes=(f"from a shell: deploykit approve {rollout} --key KEY", *planned.notes),
+            notes=(f"from a shell: {approve_command(rollout, ports.settings.web.url)}", *planned.notes),
         )
 
     # -- what runs -----------------------------------------------------------------------------------------------------
@@ -177,7 +178,7 @@ class ConsoleRollouts(RolloutActions):
             kept = self._ports.kept.find(rollout) if is_rollout_id(rollout) else None
             if kept is None or kept.state != "proposed" or not viewer.sees(kept.head.plan.site):
                 return None
-            return show_proposal(kept, self._desk(), self._ports.now())
+            return show_proposal(kept, self._desk(), self._ports.now(), self._ports.settings.web.url)
 
     def proposals(self, viewer: Viewer, site: str = "") -> Sequence[ProposalShown]:
         """See `RolloutActions`."""
@@ -185,8 +186,8 @@ class ConsoleRollouts(RolloutActions):
             return ()
         with self._ports.audit.judging(viewer, "look", site=site, unless=503):
             waiting = [each for each in self._ports.kept.proposals() if site in ("", each.head.plan.site)]
-            desk, now = self._desk(), self._ports.now()
-            return tuple(show_proposal(each, desk, now) for each in waiting if viewer.sees(each.head.plan.site))
+            desk, now, url = self._desk(), self._ports.now(), self._ports.settings.web.url
+            return tuple(show_proposal(each, desk, now, url) for each in waiting if viewer.sees(each.head.plan.site))
 
     def sign(self, viewer: Viewer, rollout: str, signature: str) -> ActionOutcome:
         """See `RolloutActions`."""
@@ -261,7 +262,8 @@ class ConsoleRollouts(RolloutActions):
 def _described(draft: DraftedRollout, reason: str) -> str:
     plan, shown = draft.planned.plan, draft.shown
     count = "1 node" if len(plan.nodes) == 1 else f"{len(plan.nodes)} nodes"
-    what = f"{shown.ref} {shown.commit[:12]}" if shown.ref else "each its previous release"
+    target = plan.targets[plan.nodes[0]]
+    what = named(target.ref, target.commit) if shown.ref else "each to its own release"
     why = f" ({one_line(reason)})" if reason.strip() else ""
     return f"{plan.kind} of {what} on {count}{why}"
 

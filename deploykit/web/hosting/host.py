@@ -35,13 +35,13 @@ from deploykit.settings.node import Settings
 from deploykit.trust.check import Trust
 from deploykit.trust.signature import BodySigner
 from deploykit.web.actions.hostport import ConsoleRollout
-from deploykit.web.hosting.lookup import MOST_PROPOSED, RolloutLookup, console_rollout
+from deploykit.web.hosting.lookup import RolloutLookup, console_rollout
 from deploykit.web.hosting.owners import ConsoleOwner
 from deploykit.web.hosting.proposing import AGAIN, ProposalAnnouncer, ProposalClock, enough_signed
 from deploykit.web.hosting.running import HostedRun, RunPorts
 from deploykit.web.ledger.leases import RolloutLease
 from deploykit.web.ledger.ledger import Ledger
-from deploykit.web.ledger.rollouts import LedgerRollout
+from deploykit.web.ledger.rollouts import ProposalMark
 
 _log = logging.getLogger(__name__)
 
@@ -281,29 +281,32 @@ class RolloutHost(RolloutLookup):
     def _begin_due(self) -> None:
         """Begin the proposals that enough people have signed, once their time has come."""
         now = self._now()
-        waiting = self._ledger.rollouts.list(states=("proposed",), limit=MOST_PROPOSED)
-        self._waits = {rollout: why for rollout, why in self._waits.items() if rollout in {k.rollout for k in waiting}}
-        for row in self._proposals.due(waiting, now):
-            self._waits.pop(row.rollout, None)
+        marks = self._ledger.rollouts.waiting()
+        known = {mark.rollout for mark in marks}
+        self._waits = {rollout: why for rollout, why in self._waits.items() if rollout in known}
+        for mark in self._proposals.due(marks, now):
+            self._waits.pop(mark.rollout, None)
             try:
-                self._begin_if_due(row, now)
+                self._begin_if_due(mark, now)
             except LedgerError:
                 raise
             except DeploykitError as error:
-                self._proposals.again(row, now + AGAIN)
-                self._waits[row.rollout] = str(error)
+                self._proposals.again(mark, now + AGAIN)
+                self._waits[mark.rollout] = str(error)
 
-    def _begin_if_due(self, row: LedgerRollout, now: datetime) -> None:
-        head = row.head()
-        mandate = head.mandate
+    def _begin_if_due(self, mark: ProposalMark, now: datetime) -> None:
+        row = self._ledger.rollouts.find(mark.rollout)
+        if row is None:
+            return
+        mandate = row.head().mandate
         if mandate is None or not blobs_of(mandate) or now > mandate.message.not_after:
-            self._proposals.not_again(row, now)
+            self._proposals.not_again(mark, now)
         elif now < mandate.message.not_before:
-            self._proposals.again(row, mandate.message.not_before)
+            self._proposals.again(mark, mandate.message.not_before)
         elif enough_signed(self._settings, mandate, now):
-            self.start_approved(row.rollout)
+            self.start_approved(mark.rollout)
         else:
-            self._proposals.again(row, now + AGAIN)
+            self._proposals.again(mark, now + AGAIN)
 
     # -- parts ---------------------------------------------------------------------------------------------------------
 

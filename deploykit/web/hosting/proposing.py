@@ -5,7 +5,6 @@ Announcements are for people who watch, and for those who are to sign. Without a
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import socket
 import threading
@@ -25,7 +24,7 @@ from deploykit.operations.approval import ApprovalDesk
 from deploykit.operations.mandatefiles import blobs_of
 from deploykit.settings.node import Settings
 from deploykit.trust.signature import BodySigner, sign
-from deploykit.web.ledger.rollouts import LedgerRollout
+from deploykit.web.ledger.rollouts import ProposalMark
 from deploykit.wire import Frame, encode
 
 _log = logging.getLogger(__name__)
@@ -90,23 +89,23 @@ class ProposalClock:
     """Remembers when to look at each proposal again: at each change of it, and when its time comes."""
 
     def __init__(self) -> None:
-        self._again: dict[tuple[str, str], datetime] = {}
+        self._again: dict[ProposalMark, datetime] = {}
 
-    def due(self, kept: Iterable[LedgerRollout], now: datetime) -> Iterator[LedgerRollout]:
+    def due(self, marks: Iterable[ProposalMark], now: datetime) -> Iterator[ProposalMark]:
         """Yield the proposals to look at; those that are not there any more are forgotten."""
-        known = {_key(each): each for each in kept}
-        self._again = {key: at for key, at in self._again.items() if key in known}
-        for key, each in known.items():
-            if self._again.get(key, now) <= now:
-                yield each
+        known = tuple(marks)
+        self._again = {mark: self._again[mark] for mark in known if mark in self._again}
+        for mark in known:
+            if self._again.get(mark, now) <= now:
+                yield mark
 
-    def again(self, kept: LedgerRollout, at: datetime) -> None:
+    def again(self, mark: ProposalMark, at: datetime) -> None:
         """Look at a proposal again at a time."""
-        self._again[_key(kept)] = at
+        self._again[mark] = at
 
-    def not_again(self, kept: LedgerRollout, now: datetime) -> None:
+    def not_again(self, mark: ProposalMark, now: datetime) -> None:
         """Look at a proposal again only when somebody has changed it."""
-        self._again[_key(kept)] = now + _NEVER
+        self._again[mark] = now + _NEVER
 
 
 class ProposalAnnouncer:
@@ -155,10 +154,6 @@ class ProposalAnnouncer:
     def _keep(self, frame: Frame) -> None:
         with self._lock:
             self._unsent.append(frame)
-
-
-def _key(kept: LedgerRollout) -> tuple[str, str]:
-    return kept.rollout, hashlib.sha256(kept.raw_head.encode()).hexdigest()
 
 
 __all__ = ["AGAIN", "ProposalAnnouncer", "ProposalClock", "enough_signed", "proposed_message"]

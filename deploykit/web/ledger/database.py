@@ -46,6 +46,7 @@ LEDGER: Final = database.DatabaseUse(
     lock=0x6465706C6F7A,
     synchronous="FULL",
     mode=0o600,
+    overflow=8,
     most_idle=10.0,
 )
 
@@ -102,7 +103,7 @@ class LedgerDatabase:
         """Yield a connection in a transaction that writes.
 
         Raises:
-            LedgerError: the database cannot be used; nothing was written, or `is_away` cannot tell.
+            LedgerError: the database cannot be used. A commit whose answer was lost may have been made.
         """
         path = self._path()
         if path is not None and database.file_identity(path) != self._file:

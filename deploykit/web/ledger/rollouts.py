@@ -69,6 +69,14 @@ class LedgerRollout:
         return _head(self.rollout, self.raw_head)
 
 
+@attrs.frozen(kw_only=True, slots=True)
+class ProposalMark:
+    """A proposal as it is now: another signature changes `length`, which is that of its head."""
+
+    rollout: str
+    length: int
+
+
 class RolloutLedger:
     """The rollouts of all consoles of a database."""
 
@@ -214,6 +222,17 @@ class RolloutLedger:
             where.append(ROLLOUTS.c.state.in_(states))
         return self._select(*where, limit=limit)
 
+    def waiting(self) -> tuple[ProposalMark, ...]:
+        """Return what tells whether proposals have changed, without their plans, which may be long.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        marks = select(ROLLOUTS.c.rollout, func.length(ROLLOUTS.c.head).label("length"))
+        with self._database.reading() as connection:
+            rows = connection.execute(marks.where(ROLLOUTS.c.state == "proposed")).all()
+        return tuple(ProposalMark(rollout=row.rollout, length=row.length) for row in rows)
+
     def running(self, site: str) -> LedgerRollout | None:
         """Return the rollout of a site that runs; None where none does.
 
@@ -353,4 +372,4 @@ def _records(rollout: str, rows: Sequence[tuple[int, str]]) -> Iterator[JournalR
             ) from error
 
 
-__all__ = ["LedgerRollout", "LedgerState", "RolloutLedger", "end_row"]
+__all__ = ["LedgerRollout", "LedgerState", "ProposalMark", "RolloutLedger", "end_row"]

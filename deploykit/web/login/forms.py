@@ -12,25 +12,27 @@ from starlette.types import Message, Receive
 
 from deploykit.web.login.refusals import AccessRefusal
 
-#: Bytes of the longest body of the console's own forms and API, and seconds in which it must be here.
+#: Bytes of the longest form, of the longest body of the API (a list of 10,000 nodes), and seconds in which it must be
+#: here. Nobody's body is read before it is known whose it is.
 MOST_BODY: Final = 64 << 10
+MOST_API_BODY: Final = 1 << 20
 BODY_SECONDS: Final = 10.0
 _MOST_FIELDS: Final = 50
 _MOST_NEXT: Final = 2000
 _FORM: Final = "application/x-www-form-urlencoded"
 
 
-def length_problem(headers: Headers) -> AccessRefusal | None:
+def length_problem(headers: Headers, most: int = MOST_BODY) -> AccessRefusal | None:
     """Return why a body is refused before it is read."""
     if headers.getlist("content-encoding"):
         return AccessRefusal(status=415, detail="Send the body as it is, without a content encoding.")
     length = headers.get("content-length", "0")
-    if not (length.isascii() and length.isdigit()) or len(length) > 18 or int(length) > MOST_BODY:
-        return _too_large()
+    if not (length.isascii() and length.isdigit()) or len(length) > 18 or int(length) > most:
+        return _too_large(most)
     return None
 
 
-async def read_body(receive: Receive, *, seconds: float = BODY_SECONDS) -> bytes | AccessRefusal:
+async def read_body(receive: Receive, *, seconds: float = BODY_SECONDS, most: int = MOST_BODY) -> bytes | AccessRefusal:
     """Return the whole body, or why it is refused."""
     body = bytearray()
     try:
@@ -40,8 +42,8 @@ async def read_body(receive: Receive, *, seconds: float = BODY_SECONDS) -> bytes
                 if message["type"] != "http.request":
                     return AccessRefusal(status=400, detail="The request ended early.")
                 body += message.get("body", b"")
-                if len(body) > MOST_BODY:
-                    return _too_large()
+                if len(body) > most:
+                    return _too_large(most)
                 if not message.get("more_body"):
                     return bytes(body)
     except TimeoutError:
@@ -93,8 +95,17 @@ def safe_next(path: str, *, login: str = "/login") -> str:
     return "/" if steps or parts.scheme or parts.netloc else path
 
 
-def _too_large() -> AccessRefusal:
-    return AccessRefusal(status=413, detail=f"The body is larger than {MOST_BODY} bytes.")
+def _too_large(most: int) -> AccessRefusal:
+    return AccessRefusal(status=413, detail=f"The body is larger than {most} bytes.")
 
 
-__all__ = ["BODY_SECONDS", "MOST_BODY", "form_fields", "length_problem", "read_body", "replayed", "safe_next"]
+__all__ = [
+    "BODY_SECONDS",
+    "MOST_API_BODY",
+    "MOST_BODY",
+    "form_fields",
+    "length_problem",
+    "read_body",
+    "replayed",
+    "safe_next",
+]

@@ -27,7 +27,7 @@ from deploykit.errors import LedgerError
 from deploykit.web.login.askagain import ask_again
 from deploykit.web.login.attempts import same_text
 from deploykit.web.login.console import ConsoleLogin
-from deploykit.web.login.forms import form_fields, length_problem, read_body, replayed
+from deploykit.web.login.forms import MOST_API_BODY, MOST_BODY, form_fields, length_problem, read_body, replayed
 from deploykit.web.login.headers import SecurityHeadersMiddleware
 from deploykit.web.login.hosts import Sender
 from deploykit.web.login.identity import NOBODY, RequestIdentity
@@ -168,10 +168,11 @@ def _with_cookie(send: Send, line: str) -> Send:
 
 async def _changing(scope: Scope, receive: Receive, headers: Headers, sender: Sender) -> AccessRefusal | Receive:
     """Return why a request that changes something is refused, or what gives its body to the application."""
-    refused = length_problem(headers)
+    most = MOST_API_BODY if wants_json(path_of(scope)) else MOST_BODY
+    refused = length_problem(headers, most)
     if refused is not None:
         return refused
-    body = await read_body(receive)
+    body = await read_body(receive, most=most)
     if isinstance(body, AccessRefusal):
         return body
     fields, identity, path = form_fields(headers, body), scope["state"]["identity"], path_of(scope)

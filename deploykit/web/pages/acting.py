@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 from starlette.requests import Request
@@ -20,6 +21,8 @@ from deploykit.web.projection.views import PageRequested, SiteLockView, SiteSumm
 from deploykit.web.requests import actions_of, context_of, viewer_of
 from deploykit.web.viewer import Viewer
 
+#: Seconds that a page waits until the bus has told of what was done.
+HEARD_WITHIN = 1.5
 #: What somebody does who has a page open, as the others read it, by the word in its address.
 PLACES: Mapping[str, str] = {
     "deploy": "prepares a deploy",
@@ -128,11 +131,21 @@ def go(request: Request, *parts: object, outcome: ActionOutcome | None = None) -
     Args:
         parts: of the path.
     """
+    done = {DONE: OUTCOMES.keep(viewer_of(request).name, outcome)} if outcome is not None else {}
+    return redirect(request, parts, done)
+
+
+def redirect(request: Request, parts: Sequence[object], query: Mapping[str, str]) -> Response:
+    """Return a redirect to an address of ours."""
     base = str(request.scope.get("root_path", "")).rstrip("/")
-    query: dict[str, object] = {}
-    if outcome is not None:
-        query[DONE] = OUTCOMES.keep(viewer_of(request).name, outcome)
-    return RedirectResponse(path_of(base, parts, query), status_code=303)
+    return RedirectResponse(path_of(base, parts, dict(query)), status_code=303)
+
+
+def wait_until_heard(heard: Callable[[], bool]) -> None:
+    """Return as soon as the console has heard of what it did itself, or after a moment: the next page then shows it."""
+    until = time.monotonic() + HEARD_WITHIN
+    while not heard() and time.monotonic() < until:
+        time.sleep(0.05)  # what is heard comes by the bus, on a thread of its own
 
 
 def here(request: Request) -> Response:
@@ -150,6 +163,8 @@ __all__ = [
     "go",
     "here",
     "present_at",
+    "redirect",
     "refusal_of",
     "running_of",
+    "wait_until_heard",
 ]

@@ -3,6 +3,7 @@
 Rules:
 
 * A name holds a hash of the content, so browsers keep the file for ever, and a new version has another name.
+* A module names the modules that it imports by these names, so it never gets another version of them.
 * Names are looked up in a table: no path is ever made of what a browser sends.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import re
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
@@ -24,6 +26,7 @@ _TYPES: Final = {
     ".mjs": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+_IMPORT: Final = re.compile(rb'from "\./([a-z]+\.mjs)"')
 #: Browsers ask for these by their plain names too; so does a person who looks for them.
 _FOREVER: Final = "public, max-age=31536000, immutable"
 _SOON: Final = "public, max-age=300"
@@ -47,18 +50,31 @@ class Asset:
 @cache
 def assets() -> Mapping[str, Asset]:
     """Return every static file by its plain name."""
+    static = resources.files("deploykit.web.pages").joinpath("static")
+    files = {file.name: file.read_bytes() for file in static.iterdir() if f".{file.name.rpartition('.')[2]}" in _TYPES}
     found: dict[str, Asset] = {}
-    for file in sorted(resources.files("deploykit.web.pages").joinpath("static").iterdir(), key=lambda one: one.name):
-        stem, dot, ending = file.name.rpartition(".")
-        if dot and f".{ending}" in _TYPES:
-            content = file.read_bytes()
-            found[file.name] = Asset(
-                name=f"{stem}.{hashlib.sha256(content).hexdigest()[:12]}.{ending}",
-                media_type=_TYPES[f".{ending}"],
-                content=content,
-                packed=gzip.compress(content, mtime=0),
-            )
+    for name in sorted(files):
+        _add(name, files, found)
     return found
+
+
+def _add(name: str, files: Mapping[str, bytes], found: dict[str, Asset]) -> Asset:
+    """Add a file, and before it what it imports."""
+    if name in found:
+        return found[name]
+
+    def hashed(imported: re.Match[bytes]) -> bytes:
+        return b'from "./' + _add(imported[1].decode(), files, found).name.encode() + b'"'
+
+    stem, _, ending = name.rpartition(".")
+    content = _IMPORT.sub(hashed, files[name]) if ending == "mjs" else files[name]
+    found[name] = Asset(
+        name=f"{stem}.{hashlib.sha256(content).hexdigest()[:12]}.{ending}",
+        media_type=_TYPES[f".{ending}"],
+        content=content,
+        packed=gzip.compress(content, mtime=0),
+    )
+    return found[name]
 
 
 @cache

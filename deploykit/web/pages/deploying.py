@@ -9,6 +9,7 @@ Rules:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Final, Literal
 
@@ -20,7 +21,17 @@ from starlette.routing import BaseRoute, Route
 from deploykit.errors import ActionRefused, DeploykitError
 from deploykit.web.actions.rights import require
 from deploykit.web.actions.shown import ActionOutcome, PlanShown
-from deploykit.web.pages.acting import ActingSite, RefusalShown, acting_site, go, here, present_at, refusal_of
+from deploykit.web.pages.acting import (
+    ActingSite,
+    RefusalShown,
+    acting_site,
+    go,
+    here,
+    present_at,
+    redirect,
+    refusal_of,
+    wait_until_heard,
+)
 from deploykit.web.pages.filters import ref_words
 from deploykit.web.pages.pressing import PlanStage, button_words, stages_of
 from deploykit.web.pages.render import render
@@ -34,6 +45,7 @@ from deploykit.web.requests import actions_of, context_of, fields_of, viewer_of
 _OFFERED: Final = 5
 _PROPOSED: Final = 200
 LISTED_NODES: Final = 200
+_NUMBERS: Final = re.compile(r"(\d{1,18})")
 
 FormKind = Literal["deploy", "rollback"]
 _DOING: Final[Mapping[FormKind, str]] = {"deploy": "plan a deploy", "rollback": "plan a way back"}
@@ -79,6 +91,8 @@ def rollback_begin(request: Request) -> Response:
 def _shown(request: Request, kind: FormKind) -> Response:
     act = acting_site(request, kind, what=_DOING[kind])
     typed = typed_of(act.site, request.query_params)
+    if any(not value for value in request.query_params.values()):
+        return redirect(request, ("sites", act.site, kind), typed.values)  # a link that can be read
     return _planned(request, kind, act, typed) if typed.chooses else _page(request, kind, act, typed)
 
 
@@ -97,6 +111,9 @@ def _begun(request: Request, kind: FormKind) -> Response:
 
 
 def _after(request: Request, site: str, outcome: ActionOutcome) -> Response:
+    if outcome.state == "started":
+        queries, viewer, one = context_of(request).queries, viewer_of(request), PageRequested(limit=1)
+        wait_until_heard(lambda: queries.rollout(viewer, outcome.rollout, one) is not None)
     if not outcome.rollout:
         return go(request, "sites", site, outcome=outcome)
     return go(request, "deploys", outcome.rollout, *(["approve"] if outcome.state == "proposed" else []),
@@ -156,10 +173,17 @@ def other_ref(ref: str, offered: tuple[RefView, ...]) -> str:
     return "" if any(ref in (one.ref, ref_words(one.ref)) for one in offered) else ref_words(ref)
 
 
+def _age_and_number(one: RefView) -> tuple[float, list[tuple[int, str]]]:
+    """Return when a ref was made and, for those of one moment, its name with numbers as numbers."""
+    parts = [(int(part), "") if part.isdigit() and part.isascii() else (-1, part) for part in _NUMBERS.split(one.ref)]
+    return (one.time.timestamp() if one.time else 0.0, parts)
+
+
 def offered_refs(refs: tuple[RefView, ...]) -> tuple[RefView, ...]:
     """Return the refs that have a button each: the newest tags first, then branches; never more than a few."""
-    tags = [one for one in refs if one.ref.startswith("refs/tags/")]
-    branches = [one for one in refs if not one.ref.startswith("refs/tags/")]
+    newest = sorted(refs, key=_age_and_number, reverse=True)
+    tags = [one for one in newest if one.ref.startswith("refs/tags/")]
+    branches = [one for one in newest if not one.ref.startswith("refs/tags/")]
     return tuple([*tags[: _OFFERED - 1], *branches][:_OFFERED])
 
 

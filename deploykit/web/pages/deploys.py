@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import attrs
@@ -12,6 +13,7 @@ from starlette.routing import BaseRoute, Route
 from deploykit.web.context import ConsoleContext
 from deploykit.web.pages.acting import go
 from deploykit.web.pages.errors import not_found
+from deploykit.web.pages.filters import listed
 from deploykit.web.pages.logtext import shown_line
 from deploykit.web.pages.outcomes import outcome_of
 from deploykit.web.pages.pressing import buttons_of
@@ -24,6 +26,7 @@ from deploykit.web.viewer import Viewer
 #: States of nodes for which the end of the log is shown; how many nodes, lines of each, characters of a line.
 _FAILED: Final = frozenset({"failure", "failed", "refused", "rolled-back", "interrupted"})
 _TAILS: Final = 3
+_REASONS: Final = 3
 _TAIL_LINES: Final = 14
 _TAIL_WIDTH: Final = 400
 
@@ -61,6 +64,7 @@ def deploy(request: Request) -> Response:
         grid=grid_of(found.nodes.items),
         tails=_tails(context, viewer, rollout, found.nodes.items),
         seconds=_seconds(found.summary),
+        reasons=reasons_of(found.nodes.items),
         done=outcome_of(request),
         buttons=buttons_of(
             found.summary, stages=acts and viewer.may(site, "stage"), lives=acts and viewer.may(site, "live")
@@ -76,6 +80,15 @@ def _not_heard(request: Request, context: ConsoleContext, rollout: str) -> Respo
     if done is None or done.rollout != rollout:
         return not_found(request, "deploy", rollout)
     return render(request, "waiting.html", rollout=rollout, done=done)
+
+
+def reasons_of(nodes: Sequence[RolloutNode]) -> tuple[tuple[str, str], ...]:
+    """Return why nodes failed, in their own words, and which: the same reason once; a few of them."""
+    by_reason: dict[str, list[str]] = {}
+    for node in nodes:
+        if node.state in _FAILED and node.detail:
+            by_reason.setdefault(node.detail, []).append(node.node)
+    return tuple((listed(names, 4), why) for why, names in list(by_reason.items())[:_REASONS])
 
 
 def _tails(

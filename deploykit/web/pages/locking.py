@@ -11,10 +11,10 @@ from starlette.routing import BaseRoute, Route
 
 from deploykit.errors import DeploykitError
 from deploykit.web.actions.asked import LockAsked
-from deploykit.web.pages.acting import RefusalShown, acting_site, go, refusal_of
+from deploykit.web.pages.acting import RefusalShown, acting_site, go, refusal_of, wait_until_heard
 from deploykit.web.pages.outcomes import outcome_of
 from deploykit.web.pages.render import render
-from deploykit.web.requests import actions_of, fields_of, viewer_of
+from deploykit.web.requests import actions_of, context_of, fields_of, viewer_of
 
 #: How long a lock may last, as a form offers it: what is sent, and the words.
 SPANS: Final[Mapping[str, str]] = {
@@ -48,6 +48,7 @@ def lock(request: Request) -> Response:
         outcome = actions_of(request).locks.lock(viewer_of(request), asked)
     except DeploykitError as error:
         return _page(request, fields, refusal_of(error))
+    _wait(request, site, locked=True)
     return go(request, "sites", site, "lock", outcome=outcome)
 
 
@@ -58,7 +59,13 @@ def unlock(request: Request) -> Response:
         outcome = actions_of(request).locks.unlock(viewer_of(request), site, fields.get("reason", "").strip()[:_MOST])
     except DeploykitError as error:
         return _page(request, {"span": "1d", "allow_rollback": "yes"}, refusal_of(error))
+    _wait(request, site, locked=False)
     return go(request, "sites", site, "lock", outcome=outcome)
+
+
+def _wait(request: Request, site: str, *, locked: bool) -> None:
+    queries, viewer = context_of(request).queries, viewer_of(request)
+    wait_until_heard(lambda: (found := queries.site(viewer, site)) is None or (found.lock is not None) == locked)
 
 
 def _page(request: Request, values: Mapping[str, str], refusal: RefusalShown | None = None) -> Response:

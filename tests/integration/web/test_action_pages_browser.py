@@ -10,6 +10,7 @@ import attrs
 import pytest
 
 from deploykit.web.actions.shown import PersonPresent
+from deploykit.web.pages import acting
 from deploykit.web.viewer import EVERYBODY
 from tests.support.actingworld import PAUSED, WAITING, busy_actions, busy_world
 from tests.support.browser import Scheme, Tab, chromium, serious_findings, tab
@@ -90,6 +91,12 @@ class Console:
         self.begin_anew()
         with tab(self.browser, width=width, scheme=scheme, script=script) as one:
             yield Desk(served=self.served, acts=self.acts, one=one)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done here is told on no bus: no page waits for that."""
+    monkeypatch.setattr(acting, "HEARD_WITHIN", 0.0)
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,24 @@ def test_a_port_that_is_taken_is_one_clear_line(tmp_path: Path, broker: Embedded
     assert "Traceback" not in done.stderr
 
 
+def test_a_damaged_ledger_is_one_clear_line_and_stays(tmp_path: Path, broker: EmbeddedBroker) -> None:
+    file = tmp_path / "state" / "web" / "ledger.db"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"no database " * 1000)
+    settings = tmp_path / "deploykit.toml"
+    settings.write_text(
+        f'node = "web1"\nstate = "{tmp_path}/state"\n[broker]\naddress = "{broker.address}"\n'
+        '[web]\nlisten = "127.0.0.1:0"\n'
+    )
+    settings.chmod(0o600)
+    done = run("web", "--config", str(settings))
+    assert done.returncode == 1
+    assert f"the console's ledger {file} is damaged" in done.stderr
+    assert "restore it from a backup" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert file.read_bytes() == b"no database " * 1000
+
+
 def test_the_help_of_the_command_needs_none_of_the_extra(tmp_path: Path) -> None:
     done = run("web", "--help")
     assert done.returncode == 0

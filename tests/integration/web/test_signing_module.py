@@ -13,6 +13,12 @@ import attrs
 import pytest
 
 from deploykit.errors import SignatureError
+from deploykit.fleet.mandates import HeldMandate
+from deploykit.names import parse_node_name, parse_repo_name, parse_site_name
+from deploykit.operations.approval import ApprovalDesk
+from deploykit.operations.mandatefiles import mandate_frame
+from deploykit.settings import GrantSettings, Settings, TrustSettings
+from deploykit.settings.site import NodeSiteSettings
 from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.signature import HEADER, verify
 from deploykit.trust.signaturerules import SignatureRules
@@ -96,6 +102,27 @@ def test_what_it_signs_ssh_keygen_and_nodes_accept(signing: Signing, tmp_path: P
         assert all(each.present and each.verified for each in signer.each)
         with pytest.raises(SignatureError, match="not about this message"):
             verify(frame(body + b" ", header), allowed(signing), datetime.now(UTC))
+
+
+def test_the_desk_of_approvals_counts_it_where_a_site_asks_for_a_person(signing: Signing, tmp_path: Path) -> None:
+    """As the console judges a signature that was posted: by the settings of its machine, as nodes do."""
+    file = tmp_path / "allowed_signers"
+    file.write_text(signing.line + "\n")
+    grant = GrantSettings(principal="ann@example.com", types=("rollout.approved",), sites=("shop",))
+    site = NodeSiteSettings(path=tmp_path / "shop", repo=parse_repo_name("shop"), require="person")
+
+    def missing(body: bytes, header: str, *, origin: str = signing.origin) -> str:
+        trust = TrustSettings(allowed_signers=file, grants=(grant,), origins=(origin,), rp_ids=("localhost",))
+        settings = Settings(node=parse_node_name("ops-1"), trust=trust, sites={parse_site_name("shop"): site})
+        held = HeldMandate.of_frame(mandate_frame(body, header))
+        return ApprovalDesk.from_settings(settings).sheet(held, datetime.now(UTC)).missing
+
+    body, other = mandate_body(), mandate_body(commit="0" * 40)
+    header = signing.signed(body)
+    assert missing(body, header) == ""
+    assert missing(other, header)  # the commit swapped behind what was signed
+    assert missing(mandate_body(rollout="shop-2"), header)  # the mandate used for another rollout
+    assert missing(body, header, origin="https://sign.example.org")  # the console's own page, where another one signs
 
 
 def test_the_passkey_is_kept_under_a_name_that_says_what_it_releases(signing: Signing) -> None:

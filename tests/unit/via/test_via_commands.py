@@ -15,10 +15,12 @@ from click.testing import CliRunner, Result
 from deploykit.cli import group
 from deploykit.errors import ActionRefused, DeploykitError
 from deploykit.fleet.mandates import HeldMandate
+from deploykit.fleet.rollout import RolloutModel
 from deploykit.messages import utc_now
 from deploykit.operations.approval import ApprovalDesk
 from deploykit.operations.mandatefiles import mandate_frame
 from deploykit.trust.keyfiles import generate_key
+from deploykit.via.follower import RolloutFollower
 from deploykit.web.actions.asked import ControlAsked, DeployAsked, NodesAsked, OptionsAsked, RollbackAsked
 from deploykit.web.actions.shown import ActionOutcome, PlanShown, ProposalShown
 from deploykit.web.projection.rolloutviews import RolloutNode, RolloutOverview, StepView
@@ -213,6 +215,17 @@ def test_a_rollback_asks_for_one(console: Console) -> None:
     assert isinstance(asked, RollbackAsked)
     assert asked.chosen.nodes == ("web-1",)
     assert "its previous release" in done.output
+
+
+def test_ctrl_c_leaves_the_rollout_to_the_console(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: RolloutFollower) -> RolloutModel:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RolloutFollower, "follow", interrupted)
+    done = run("deploy", "shop", "--ref", "v2.4.1", "-I", "web-1", "--via", console.url)
+    assert done.exit_code == 130
+    assert "the console goes on with rollout" in done.output
+    assert f"--via {console.url}" in done.output
 
 
 # -- signing -----------------------------------------------------------------------------------------------------------

@@ -159,6 +159,7 @@ def test_the_role_stage_only_proposes(world: ActionWorld) -> None:
     assert world.rollouts.proposals(NOBODY) == ()
     assert [each.rollout for each in world.rollouts.proposals(LIVE, "shop")] == [outcome.rollout]
     assert any(line.startswith("site ") for line in shown.text)
+    assert shown.command == f"deploykit approve {outcome.rollout} --via URL --key KEY"
     assert "stan" in "\n".join(shown.text)
 
 

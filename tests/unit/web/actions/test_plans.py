@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 import pytest
 
+from deploykit.daemons.agent.mirrors import mirror_path
 from deploykit.errors import ActionRefused
 from deploykit.fleet.selection import Selection
 from deploykit.messages import SiteOperation
@@ -22,6 +23,7 @@ from deploykit.web.projection.activityviews import RefView
 from deploykit.web.projection.rolloutviews import RolloutOverview
 from deploykit.web.projection.views import SiteSummary
 from tests.support.actionworld import ADMIN, LIVE, LOOK, NOBODY, SHOP, STAGE, V1, ActionWorld
+from tests.support.node import git
 
 V2 = RefName("refs/tags/v2")
 
@@ -77,6 +79,7 @@ def test_an_unknown_node_is_named_with_the_one_that_was_meant(world: ActionWorld
     error = refused(world, world.deploy(chosen=NodesAsked(nodes=("web1", "wbe2"))))
     assert (error.status, list(error.problems)) == (422, ["nodes"])
     assert "there is no node wbe2" in str(error)
+    assert "did you mean web2?" in str(error)
     error = refused(world, world.deploy(chosen=NodesAsked(nodes=("web-2",))))
     assert "did you mean web2?" in str(error)
 
@@ -380,3 +383,45 @@ def test_nodes_are_asked_for_few_people_at_once(world: ActionWorld, monkeypatch:
         for thread in threads:
             thread.join(30)
     assert ask(everybody, ("sites",), None, 20).nodes == ()
+
+
+def mirrored(world: ActionWorld) -> None:
+    """Give this machine a mirror of the origin."""
+    path = mirror_path(world.settings, RepoName("shop"))
+    path.parent.mkdir(parents=True)
+    git("clone", "--quiet", "--mirror", str(world.origin.path), str(path), cwd=world.root)
+
+
+def test_with_a_mirror_here_commits_files_and_scripts_are_shown(tmp_path: Path) -> None:
+    world = ActionWorld(tmp_path, own_origin=True)
+    files = {"deploy/pre-deploy.sh": "#!/bin/sh\necho <b>\n", "deploy/notes": "x", "deploy/post-deploy": "#!/bin/sh\n"}
+    world.origin.push(tag="v3", files=files)
+    (world.origin.work / "deploy/pre-deploy.sh").chmod(0o644)
+    git("commit", "--quiet", "--all", "--message", "not executable", cwd=world.origin.work)
+    world.origin.push(tag="v4", files={})
+    mirrored(world)
+    plan = world.rollouts.plan(LIVE, world.deploy("v4"))
+    assert plan.comparison is not None
+    assert (plan.comparison.relation, plan.comparison.ahead_count) == ("forward", 4)
+    assert [(each.step, each.path, each.text) for each in plan.scripts] == [
+        ("pre-deploy", "deploy/pre-deploy.sh (it is not executable)", "#!/bin/sh\necho <b>\n"),
+        ("post-deploy", "deploy/post-deploy", "#!/bin/sh\n"),
+    ]
+    world.nodes["web2"] = world.node("web2", live=V2, commit=world.v2)
+    plan = world.rollouts.plan(LIVE, world.deploy("v4"))
+    assert plan.comparison is None
+    assert "2 different releases are live: there is no one comparison" in plan.notes
+
+
+def test_without_a_mirror_or_with_a_damaged_one_the_plan_stands(world: ActionWorld) -> None:
+    plan = world.rollouts.plan(LIVE, world.deploy())
+    assert (plan.comparison, plan.scripts) == (None, ())
+    assert any("no preview of commits" in note for note in plan.notes)
+    mirrored(world)
+    for file in (mirror_path(world.settings, RepoName("shop")) / "objects").rglob("*"):
+        if file.is_file():
+            file.chmod(0o600)
+            file.write_bytes(b"damaged")
+    plan = world.rollouts.plan(LIVE, world.deploy())
+    assert (len(plan.nodes), plan.scripts) == (3, ())
+    assert str(world.root) not in str(plan), "paths of this machine are for its log"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 
 import attrs
 import pytest
+from starlette.datastructures import Headers
 
 from deploykit.settings.web import ROLES
 from deploykit.web.login.apitokens import ApiTokens, TokenAsked
+from deploykit.web.login.identity import RequestIdentity
 from deploykit.web.login.rights import rules_everything, viewer_for
 from deploykit.web.viewer import RoleCap, RoleGrant, Viewer
 from tests.support.asgi import Asked
@@ -162,6 +165,16 @@ def test_a_token_made_behind_the_console_is_capped_by_its_owner(world: LoginWorl
     viewer = viewer_for("bob", RULES, cap=RoleCap(role="admin", sites=("*",)))
     assert [viewer.role(site) for site in ("shop", "blog-1", "secret")] == ["live", "live", None]
     assert not rules_everything(viewer_for("ann", RULES, cap=RoleCap(role="admin", sites=("*",))))
+
+
+def test_a_request_with_a_token_has_the_role_of_the_token(world: LoginWorld) -> None:
+    token = secret_in(ask_for(world, role="look", sites="shop"))
+    found = asyncio.run(world.login.identify(("127.0.0.1", 1), Headers(bearer(token)), api=True))
+    assert isinstance(found, RequestIdentity)
+    assert [found.viewer.role(site) for site in ("shop", "blog-1")] == ["look", None]
+    assert asyncio.run(world.login.goes_on(found))
+    wider = attrs.evolve(found, viewer=attrs.evolve(found.viewer, cap=None))
+    assert not asyncio.run(world.login.goes_on(wider)), "a stream ends when its rights are others"
 
 
 def test_a_token_loses_what_its_owner_loses(world: LoginWorld) -> None:

@@ -9,7 +9,7 @@ import pytest
 from starlette.datastructures import Headers
 from starlette.types import Message
 
-from deploykit.web.login.forms import MOST_BODY, length_problem, read_body
+from deploykit.web.login.forms import MOST_API_BODY, MOST_BODY, length_problem, read_body
 from deploykit.web.login.refusals import AccessRefusal
 from tests.support.loginworld import OWN, PASSWORDS, LoginWorld, form, login_world
 from tests.unit.web.login.test_password_login import basic
@@ -113,6 +113,16 @@ def test_a_large_body_is_refused_whatever_its_length_says(world: LoginWorld) -> 
     assert world.asker.ask("POST", "/login", {**OWN, "content-length": "5"}, pieces).status == 413
     for length in ("-1", "1e9", "9" * 30, "²"):
         assert world.asker.ask("POST", "/login", {**OWN, "content-length": length}, [b""]).status == 413
+
+
+def test_a_long_list_of_nodes_is_for_the_api_and_for_whoever_is_logged_in(world: LoginWorld) -> None:
+    long, longer = str(MOST_BODY + 1), str(MOST_API_BODY + 1)
+    named = basic("ann", PASSWORDS["ann"])
+    body = [b"x" * (MOST_BODY + 1)]
+    assert world.asker.ask("POST", "/api/v1/none", {"content-length": long}, body).status == 401
+    assert world.asker.ask("POST", "/api/v1/none", {**named, "content-length": long}, body).status == 404
+    assert world.asker.ask("POST", "/api/v1/none", {**named, "content-length": longer}).status == 413
+    assert world.asker.ask("POST", "/api/v1/none", named, [b"x" * (1 << 19)] * 3).status == 413
 
 
 def test_a_packed_body_is_refused(world: LoginWorld) -> None:

@@ -240,6 +240,7 @@ def test_an_answer_counts_once(world: OidcWorld) -> None:
     answer = world.ask(where)
     assert answer.status == 403
     assert SESSION not in world.jar
+    assert world.provider.count("/token") == 1, "the provider is not asked for a second session"
 
 
 def test_a_login_that_took_too_long_is_refused(world: OidcWorld) -> None:

@@ -18,10 +18,15 @@ from deploykit.errors import ActionRefused, ConnectError, LedgerError
 from deploykit.web.actions.asked import ControlAsked, DeployAsked, GrantAsked, LockAsked
 from deploykit.web.actions.shown import PlannedNode, PlanShown
 from deploykit.web.login.middleware import login_middleware
+from deploykit.web.pages import acting
+from deploykit.web.pages.deploying import offered_refs
+from deploykit.web.pages.deploys import reasons_of
+from deploykit.web.projection.activityviews import RefView
+from deploykit.web.projection.rolloutviews import RolloutNode
 from deploykit.web.viewer import EVERYBODY, RoleGrant, Viewer
 from tests.support.actingworld import ADA, PAUSED, WAITING, busy_actions, busy_world
 from tests.support.asgi import Asker
-from tests.support.consoleworld import CANARY, hostile_world
+from tests.support.consoleworld import CANARY, NOW, ago, hostile_world
 from tests.support.fixedaccess import PASSWORD
 from tests.support.fixedactions import REFS, FixedActions
 from tests.support.fixedqueries import FixedQueries
@@ -66,6 +71,12 @@ def heading(answer: httpx.Response) -> str:
     found = re.search(r"<h1>(.*?)</h1>", answer.text, re.DOTALL)
     assert found is not None
     return unescape(re.sub(r"<[^>]*>", "", found[1]))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done here is told on no bus: no page waits for that."""
+    monkeypatch.setattr(acting, "HEARD_WITHIN", 0.0)
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -384,6 +395,34 @@ def test_buttons_of_a_site_follow_the_role() -> None:
     assert "/sites/shop/deploy" in stage
     assert "/sites/shop/lock" not in stage
     assert "/sites/shop/lock" in get(app_of(busy_actions()), "/sites/shop").text
+
+
+def test_a_link_of_the_form_is_made_short() -> None:
+    answer = get(app_of(busy_actions()), "/sites/shop/deploy?ref=v2.4.1&typed=&who=all&first=&x=")
+    assert answer.status_code == 303
+    assert answer.headers["location"] == "/sites/shop/deploy?ref=v2.4.1&who=all"
+
+
+def test_refs_of_one_moment_are_offered_by_their_numbers() -> None:
+    refs = tuple(RefView(repo="r", ref=f"refs/tags/v1.{at}", commit="c", time=NOW) for at in (2, 10, 9))
+    branch = RefView(repo="r", ref="refs/heads/main", commit="c", time=NOW)
+    older = RefView(repo="r", ref="refs/tags/v9", commit="c", time=ago(days=1))
+    found = offered_refs((older, branch, *refs))
+    assert [one.ref.rpartition("/")[2] for one in found] == ["v1.10", "v1.9", "v1.2", "v9", "main"]
+
+
+def test_why_a_rollout_failed_stands_above_everything_else() -> None:
+    page = get(app_of(busy_actions()), "/deploys/r-7f31").text
+    assert page.index("step check: exit code 7") < page.index("Try again where it failed")
+    nodes = [RolloutNode(node=f"web{at}", state="refused", detail="not granted") for at in range(6)]
+    assert reasons_of(nodes) == (("web0, web1, web2, web3 and 2 more", "not granted"),)
+
+
+def test_a_page_waits_a_moment_until_the_bus_has_told_what_it_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acting, "HEARD_WITHIN", 30.0)
+    answers = iter((False, False, True))
+    acting.wait_until_heard(lambda: next(answers))
+    assert list(answers) == []
 
 
 def test_a_failure_of_the_machine_is_not_shown_to_a_browser() -> None:

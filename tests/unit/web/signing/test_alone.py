@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from deploykit.cli.web import web
 from deploykit.errors import UsageError
+from deploykit.web.pages.assets import assets
 from deploykit.web.signing.alone import POLICY, sign_page, write_sign_page
 
 CONSOLE = "https://deploy.example.org"
@@ -29,6 +30,11 @@ def test_every_file_is_named_by_its_content_and_pinned() -> None:
     (script,) = (name for name in files if name.startswith("signpage"))
     (core,) = (name for name in files if name.startswith("sign.") and name.endswith(".mjs"))
     assert f'from "./{core}"'.encode() in files[script]
+
+
+def test_a_module_of_the_console_imports_by_the_name_with_the_hash() -> None:
+    name = assets()["sign.mjs"].name
+    assert f'from "./{name}"'.encode() in assets()["signpage.mjs"].content
 
 
 def test_the_page_names_one_console_and_nothing_else_outside() -> None:
