@@ -229,7 +229,7 @@ class ConsoleRollouts(RolloutActions):
         if started is not None:
             return started
         missing = missing_of(desk.sheet(mandate_of(signed), ports.now()), desk, ports.now())
-        return ActionOutcome(state="proposed", rollout=rollout, site=site, detail=f"signed; missing: {missing}")
+        return ActionOutcome(state="proposed", rollout=rollout, site=site, detail=f"signed; {missing}")
 
     def withdraw(self, viewer: Viewer, rollout: str) -> ActionOutcome:
         """See `RolloutActions`."""

@@ -233,10 +233,10 @@ def test_four_eyes_are_two_people(tmp_path: Path) -> None:
     rollout = begun(world).rollout
     shown = world.rollouts.proposal(LIVE, rollout)
     assert shown is not None
-    assert shown.missing
+    assert shown.missing == "2 people must sign"
     body = base64.b64decode(shown.body)
     outcome = world.rollouts.sign(STAGE, rollout, world.signature("ann", body))
-    assert (outcome.state, "missing" in outcome.detail) == ("proposed", True)
+    assert (outcome.state, outcome.detail) == ("proposed", "signed; 1 more person must sign")
     assert world.desk.started == []
     error = sign_refused(world, rollout, world.signature("ann", body))
     assert (error.status, "signed it already" in str(error)) == (409, True)
