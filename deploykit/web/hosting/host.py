@@ -48,7 +48,7 @@ from deploykit.web.hosting.proposing import (
 from deploykit.web.hosting.running import HostedRun, RunPorts
 from deploykit.web.ledger.leases import RolloutLease
 from deploykit.web.ledger.ledger import Ledger
-from deploykit.web.ledger.rollouts import ProposalMark
+from deploykit.web.ledger.rollouts import LedgerRollout, ProposalMark
 
 _log = logging.getLogger(__name__)
 
@@ -91,6 +91,8 @@ class RolloutHost(RolloutLookup):
         self._seconds = settings.web.lease
         #: The console's own key: read when it is first needed, and kept.
         self.key = KeyChoice()
+        #: Is called with a proposal that began, or was withdrawn, by itself, and which of both: for the audit.
+        self.on_decided: Callable[[LedgerRollout, str], object] = lambda _row, _what: None
         self._owner = ConsoleOwner(locks if locks is not None else settings.state / "web" / "consoles")
         self._lock = threading.Lock()
         self._runs: dict[str, HostedRun] = {}
@@ -338,12 +340,11 @@ class RolloutHost(RolloutLookup):
             return
         head = row.head()
         found = what_next(self._settings, head.mandate, now, head.asks)
-        if found == "begin":
-            self.start_approved(mark.rollout)
-        elif found == "withdraw":
-            self.withdraw(mark.rollout)
-        else:
+        if isinstance(found, datetime):
             self._proposals.again(mark, found)
+            return
+        (self.start_approved if found == "begin" else self.withdraw)(mark.rollout)
+        self.on_decided(row, found)
 
     # -- parts ---------------------------------------------------------------------------------------------------------
 

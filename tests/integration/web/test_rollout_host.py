@@ -301,11 +301,14 @@ def test_one_that_nobody_who_counts_has_signed_waits(
 
 def test_one_whose_time_lies_ahead_begins_then(fleet: StandIns, settings: Settings, ann: BodySigner) -> None:
     with hosting(settings) as host, ledger_of(settings) as ledger:
+        decided: list[tuple[str, str]] = []
+        host.on_decided = lambda row, what: decided.append((row.rollout, what))
         rollout = proposed(host, fleet, settings, not_before=timedelta(seconds=3))
         kept = host.change_mandate(rollout, signing(ann))
         assert kept.head.mandate is not None
         ended = wait_ended(ledger, rollout)
         assert ended.model.state == "succeeded"
+        wait_until(lambda: decided == [(rollout, "begin")], "it is told that it began by itself")
         assert ledger.rollouts.contents(rollout).head.begun >= kept.head.mandate.message.not_before.timestamp()
 
 
