@@ -19,8 +19,6 @@ from urllib.parse import urlencode
 
 import attrs
 
-from deploykit.daemons.jenkins.exchange import HttpServer, exchange
-from deploykit.daemons.jenkins.reply import HttpReply, HttpRequest, NoReply
 from deploykit.errors import (
     ActionRefused,
     ConsoleUnreachable,
@@ -29,6 +27,8 @@ from deploykit.errors import (
     SettingsError,
     UsageError,
 )
+from deploykit.httpclient.exchange import HttpServer, exchange
+from deploykit.httpclient.reply import HttpReply, HttpRequest, NoReply
 from deploykit.messages.base import new_id, one_line
 from deploykit.settings.via import ViaSettings, console_url_problem
 from deploykit.system.secretfile import read_secret

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from deploykit.errors import ActionRefused, ConnectError, PolicyRefused, RolloutBusy, UsageError
+from deploykit.errors import ActionRefused, ConnectError, DeploykitError, PolicyRefused, RolloutBusy, UsageError
 from deploykit.fleet.journal import is_rollout_id
 from deploykit.fleet.mandates import time_objection
 from deploykit.messages import one_line
@@ -66,12 +66,12 @@ class ConsoleRollouts(RolloutActions):
 
     def plan_retry(self, viewer: Viewer, rollout: str) -> PlanShown:
         """See `RolloutActions`."""
-        with self._ports.audit.judging(viewer, "plan", rollout=rollout, unless=422):
+        with self._ports.audit.judging(viewer, "plan", site=self._site_of(rollout), rollout=rollout, unless=422):
             return self._planner.draft_retry(viewer, rollout).shown
 
     def retry(self, viewer: Viewer, rollout: str, plan: str = "") -> ActionOutcome:
         """See `RolloutActions`."""
-        with self._ports.audit.judging(viewer, "retry", rollout=rollout):
+        with self._ports.audit.judging(viewer, "retry", site=self._site_of(rollout), rollout=rollout):
             return self._begin(viewer, self._planner.draft_retry(viewer, rollout), "retry", plan, "")
 
     def _begin(self, viewer: Viewer, draft: DraftedRollout, action: str, plan: str, reason: str) -> ActionOutcome:
@@ -120,7 +120,7 @@ class ConsoleRollouts(RolloutActions):
         """See `RolloutActions`. A proposal that enough people have signed is started by `promote`."""
         ports = self._ports
         what = f"{asked.kind} and roll back" if asked.rollback else asked.kind
-        with ports.audit.judging(viewer, asked.kind, rollout=rollout):
+        with ports.audit.judging(viewer, asked.kind, site=self._site_of(rollout), rollout=rollout):
             kept = self._found(viewer, rollout, f"deploykit rollout {asked.kind} {rollout[:200]}")
             site = kept.head.plan.site
             role = "live" if asked.rollback else _ROLES[asked.kind]
@@ -159,6 +159,14 @@ class ConsoleRollouts(RolloutActions):
             raise ActionRefused(outcome.detail, *outcome.notes[:1], status=409)
         return outcome
 
+    def _site_of(self, rollout: str) -> str:
+        """Return the site of a rollout of this console, for the audit; empty where that cannot be said."""
+        try:
+            kept = self._ports.kept.find(rollout) if is_rollout_id(rollout) else None
+        except DeploykitError:
+            return ""  # the action itself meets this, too, and is refused for it
+        return kept.head.plan.site if kept is not None else ""
+
     def _found(self, viewer: Viewer, rollout: str, command: str) -> ConsoleRollout:
         """Return a rollout of this console that somebody may see.
 
@@ -174,7 +182,7 @@ class ConsoleRollouts(RolloutActions):
 
     def proposal(self, viewer: Viewer, rollout: str) -> ProposalShown | None:
         """See `RolloutActions`."""
-        with self._ports.audit.judging(viewer, "look", rollout=rollout, unless=503):
+        with self._ports.audit.judging(viewer, "look", site=self._site_of(rollout), rollout=rollout, unless=503):
             kept = self._ports.kept.find(rollout) if is_rollout_id(rollout) else None
             if kept is None or kept.state != "proposed" or not viewer.sees(kept.head.plan.site):
                 return None
@@ -192,7 +200,7 @@ class ConsoleRollouts(RolloutActions):
     def sign(self, viewer: Viewer, rollout: str, signature: str) -> ActionOutcome:
         """See `RolloutActions`."""
         ports = self._ports
-        with ports.audit.judging(viewer, "approve", rollout=rollout):
+        with ports.audit.judging(viewer, "approve", site=self._site_of(rollout), rollout=rollout):
             kept = self._proposed(viewer, rollout, "sign")
             desk = self._desk()
             if not desk.knows_signers:
@@ -200,8 +208,17 @@ class ConsoleRollouts(RolloutActions):
             signed = ports.kept.change_mandate(rollout, signing(signature, desk, ports.now()))
         site = kept.head.plan.site
         ports.audit.done(viewer, "approve", _signers(signed, desk, ports.now()), site=site, rollout=rollout)
-        with ports.audit.judging(viewer, "deploy", site=site, rollout=rollout):
-            started = self._start_if_approved(viewer, signed)
+        try:
+            with ports.audit.judging(viewer, "deploy", site=site, rollout=rollout):
+                started = self._start_if_approved(viewer, signed)
+        except ActionRefused as error:  # the signature is kept, and the host tries again
+            return ActionOutcome(
+                state="proposed",
+                rollout=rollout,
+                site=site,
+                detail=f"signed, and it does not begin now: {error.problem}",
+                notes=(f"see the page of rollout {rollout}",),
+            )
         if started is not None:
             return started
         missing = missing_of(desk.sheet(mandate_of(signed), ports.now()), desk, ports.now())
@@ -210,7 +227,7 @@ class ConsoleRollouts(RolloutActions):
     def withdraw(self, viewer: Viewer, rollout: str) -> ActionOutcome:
         """See `RolloutActions`."""
         ports = self._ports
-        with ports.audit.judging(viewer, "withdraw", rollout=rollout):
+        with ports.audit.judging(viewer, "withdraw", site=self._site_of(rollout), rollout=rollout):
             site = self._proposed(viewer, rollout, "withdraw").head.plan.site
             try:
                 ports.kept.withdraw(rollout)

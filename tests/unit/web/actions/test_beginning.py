@@ -20,7 +20,7 @@ from deploykit.web.actions.asked import ControlAsked, DeployAsked, NodesAsked, R
 from deploykit.web.actions.shown import ActionOutcome
 from deploykit.web.projection.rolloutviews import RolloutOverview
 from deploykit.web.viewer import Viewer
-from tests.support.actionworld import ADMIN, LIVE, LOOK, NOBODY, STAGE, V1, ActionWorld
+from tests.support.actionworld import ADMIN, LIVE, LOOK, NOBODY, STAGE, V1, ActionWorld, StandingRollouts
 
 V2 = RefName("refs/tags/v2")
 
@@ -302,6 +302,39 @@ def test_a_signed_proposal_waits_for_its_site_and_is_started_by_promote(world: A
     with pytest.raises(ActionRefused):
         world.rollouts.control(STAGE, rollout, ControlAsked(kind="promote"))
     assert world.rollouts.control(LIVE, rollout, ControlAsked(kind="promote")).state == "started"
+
+
+def test_a_signature_that_is_kept_is_never_answered_as_if_nothing_was_done(
+    world: ActionWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rollout, body = proposed(world)
+
+    def away(_: StandingRollouts, _rollout: str) -> None:
+        raise LedgerError("the database is away")
+
+    monkeypatch.setattr(StandingRollouts, "start_approved", away)
+    outcome = world.rollouts.sign(STAGE, rollout, world.signature("ann", body))
+    assert (outcome.state, "signed, and it does not begin now" in outcome.detail) == ("proposed", True)
+    assert world.decisions()[-2:] == [("approve", "done"), ("deploy", "refused")]
+
+
+def test_refusals_about_a_rollout_name_its_site_in_the_audit(world: ActionWorld) -> None:
+    rollout, _ = proposed(world)
+    runs = begun(world, ADMIN).rollout
+    before = len(world.lines)
+    attempts: tuple[Callable[[], object], ...] = (
+        lambda: world.rollouts.sign(STAGE, rollout, "x"),
+        lambda: world.rollouts.withdraw(LOOK, rollout),
+        lambda: world.rollouts.control(LOOK, runs, ControlAsked(kind="abort")),
+        lambda: world.rollouts.control(NOBODY, runs, ControlAsked(kind="abort")),
+        lambda: world.rollouts.retry(LOOK, runs),
+        lambda: world.rollouts.plan_retry(LOOK, runs),
+    )
+    for attempt in attempts:
+        with pytest.raises(ActionRefused):
+            attempt()
+    found = [(line.decision, line.site) for line in world.lines[before:]]
+    assert found == [("refused", "shop")] * len(attempts)
 
 
 def test_promote_starts_nothing_that_too_few_have_signed(world: ActionWorld) -> None:
