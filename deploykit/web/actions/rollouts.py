@@ -38,6 +38,9 @@ from deploykit.web.viewer import Viewer
 #: The role that each request to a rollout needs.
 _ROLES: Final[dict[str, WebRole]] = {"pause": "stage", "abort": "stage", "resume": "live", "promote": "live"}
 
+#: Proposals of one site that wait: nobody who may only propose hides those of others among theirs.
+MOST_PROPOSALS: Final = 50
+
 
 class ConsoleRollouts(RolloutActions):
     """See above.
@@ -95,6 +98,10 @@ class ConsoleRollouts(RolloutActions):
 
     def _propose(self, viewer: Viewer, draft: DraftedRollout, action: str, reason: str) -> ActionOutcome:
         ports, planned, times = self._ports, draft.planned, draft.times
+        if len(ports.kept.proposals(planned.plan.site)) >= MOST_PROPOSALS:
+            raise ActionRefused(
+                f"{MOST_PROPOSALS} rollouts of {planned.plan.site} wait for people", "withdraw some", status=409
+            )
         try:
             mandate = mandate_for(
                 planned, ports.now(), not_before=times.not_before, not_after=times.not_after, reason=reason
@@ -193,7 +200,7 @@ class ConsoleRollouts(RolloutActions):
         if site and not viewer.sees(site):
             return ()
         with self._ports.audit.judging(viewer, "look", site=site, unless=503):
-            waiting = [each for each in self._ports.kept.proposals() if site in ("", each.head.plan.site)]
+            waiting = self._ports.kept.proposals(site)
             desk, now, url = self._desk(), self._ports.now(), self._ports.settings.web.url
             return tuple(show_proposal(each, desk, now, url) for each in waiting if viewer.sees(each.head.plan.site))
 
@@ -294,4 +301,4 @@ def _people(count: int) -> str:
     return "1 person" if count == 1 else f"{count} people"
 
 
-__all__ = ["ConsoleRollouts"]
+__all__ = ["MOST_PROPOSALS", "ConsoleRollouts"]

@@ -16,6 +16,7 @@ from deploykit.fleet.journal import EventRecord
 from deploykit.fleet.rolloutevents import NodeAnswered
 from deploykit.messages import utc_now
 from deploykit.names import RefName
+from deploykit.web.actions import rollouts
 from deploykit.web.actions.asked import ControlAsked, DeployAsked, NodesAsked, RollbackAsked
 from deploykit.web.actions.shown import ActionOutcome
 from deploykit.web.projection.rolloutviews import RolloutOverview
@@ -342,6 +343,17 @@ def test_promote_starts_nothing_that_too_few_have_signed(world: ActionWorld) -> 
     with pytest.raises(ActionRefused, match="waits for signatures"):
         world.rollouts.control(ADMIN, rollout, ControlAsked(kind="promote"))
     assert world.desk.started == []
+
+
+def test_who_may_only_propose_hides_no_proposals_of_others(world: ActionWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollouts, "MOST_PROPOSALS", 2)
+    first, _ = proposed(world)
+    proposed(world)
+    error = refused(world, planned(world, STAGE), STAGE)
+    assert (error.status, "wait for people" in str(error)) == (409, True)
+    assert len(world.rollouts.proposals(LIVE, "shop")) == 2
+    world.rollouts.withdraw(STAGE, first)
+    assert begun(world, STAGE).state == "proposed"
 
 
 def test_a_proposal_is_withdrawn_once(world: ActionWorld) -> None:
