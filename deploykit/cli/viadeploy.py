@@ -38,6 +38,7 @@ def begin_via(
     """Have a console plan a rollout, show the plan, have it begun or signed, follow it, and return the exit code."""
     from deploykit.errors import UsageError
     from deploykit.web.actions.asked import RollbackAsked
+    from deploykit.web.actions.shown import ActionOutcome
 
     if given["propose"] and (given["approve_with"] or given["yes"]):
         raise UsageError("--propose waits for others, --approve-with signs at once", "give one of them")
@@ -51,7 +52,7 @@ def begin_via(
         return 1 if plan.left_out else 0
     if not as_json:
         _print_plan(plan, as_json=False)
-    outcome = _read_outcome(console.do("POST", f"{site}/{where}", {**body, "plan": plan.digest}).value)
+    outcome = console.done(ActionOutcome, "POST", f"{site}/{where}", {**body, "plan": plan.digest})
     code = go_on_via(console, settings, outcome, given, plan=plan, asked=asked, as_json=as_json)
     return code or (1 if plan.left_out else 0)
 
@@ -60,6 +61,8 @@ def retry_via(
     console: ConsoleClient, settings: Settings, rollout: str, given: Mapping[str, Any], *, as_json: bool
 ) -> int:
     """Have a console retry what a rollout did not reach, and return the exit code."""
+    from deploykit.web.actions.shown import ActionOutcome
+
     path = f"/deploys/{quote(rollout, safe='')}/retry"
     plan = _read_plan(console.get(path).value)
     if given["dry_run"]:
@@ -67,7 +70,7 @@ def retry_via(
         return 0
     if not as_json:
         _print_plan(plan, as_json=False)
-    outcome = _read_outcome(console.do("POST", path, {"plan": plan.digest}).value)
+    outcome = console.done(ActionOutcome, "POST", path, {"plan": plan.digest})
     return go_on_via(console, settings, outcome, given, plan=plan, asked=None, as_json=as_json)
 
 
@@ -181,13 +184,6 @@ def _read_plan(value: object) -> PlanShown:
     from deploykit.web.actions.shown import PlanShown
 
     return read_answer(PlanShown, {**value, "comparison": None} if isinstance(value, dict) else value)
-
-
-def _read_outcome(value: object) -> ActionOutcome:
-    from deploykit.via.answers import read_answer
-    from deploykit.web.actions.shown import ActionOutcome
-
-    return read_answer(ActionOutcome, value)
 
 
 # -- what is printed ---------------------------------------------------------------------------------------------------

@@ -107,7 +107,6 @@ def _show_lines(rollout: FollowedRollout) -> list[str]:
 
 def control_via(console: ConsoleClient, id_: str, kind: str, *, rollback: bool = False, as_json: bool = False) -> int:
     """Ask something of a rollout that a console coordinates; an abort of one that waits for people withdraws it."""
-    from deploykit.via.answers import read_answer
     from deploykit.web.actions.shown import ActionOutcome
 
     waiting = {each.rollout for each in _proposals(console)} if kind == "abort" else set[str]()
@@ -120,8 +119,7 @@ def control_via(console: ConsoleClient, id_: str, kind: str, *, rollback: bool =
         return 0
     rollout = rollout_named(console, id_)
     body: dict[str, object] = {"kind": kind, **({"rollback": True} if rollback else {})}
-    answer = console.do("POST", f"/deploys/{quote(rollout, safe='')}/control", body)
-    outcome = read_answer(ActionOutcome, answer.value)
+    outcome = console.done(ActionOutcome, "POST", f"/deploys/{quote(rollout, safe='')}/control", body)
     if as_json:
         print_json({"rollout": rollout, "asked": kind, "detail": outcome.detail})
     else:
@@ -138,23 +136,22 @@ def rollout_named(console: ConsoleClient, id_: str) -> str:
         UsageError: there is none.
     """
     from deploykit.errors import UsageError
-    from deploykit.via.answers import FollowedRollout, items_of, read_answer
+    from deploykit.via.answers import FollowedRollout
 
     if id_ != "last":
         return id_
-    for value in items_of(console.get("/deploys", {"limit": "1"}).value):
-        return read_answer(FollowedRollout, value).rollout
+    for rollout in console.items(FollowedRollout, "/deploys", {"limit": "1"}):
+        return rollout.rollout
     raise UsageError("the console knows no rollout", "see `deploykit rollout list`")
 
 
 def _proposals(console: ConsoleClient) -> list[ProposalShown]:
     """Return what waits for people; nothing where the console only shows, or the token may not see it."""
     from deploykit.errors import PolicyRefused
-    from deploykit.via.answers import items_of, read_answer
     from deploykit.web.actions.shown import ProposalShown
 
     try:
-        return [read_answer(ProposalShown, value) for value in items_of(console.get("/proposals").value)]
+        return console.items(ProposalShown, "/proposals")
     except PolicyRefused:
         return []
 

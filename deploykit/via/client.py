@@ -19,8 +19,6 @@ from urllib.parse import urlencode
 
 import attrs
 
-from deploykit.daemons.jenkins.exchange import HttpServer, exchange
-from deploykit.daemons.jenkins.reply import HttpReply, HttpRequest, NoReply
 from deploykit.errors import (
     ActionRefused,
     ConsoleUnreachable,
@@ -29,10 +27,12 @@ from deploykit.errors import (
     SettingsError,
     UsageError,
 )
+from deploykit.httpclient.exchange import HttpServer, exchange
+from deploykit.httpclient.reply import HttpReply, HttpRequest, NoReply
 from deploykit.messages.base import new_id, one_line
 from deploykit.settings.via import ViaSettings, console_url_problem
 from deploykit.system.secretfile import read_secret
-from deploykit.via.answers import read_answer
+from deploykit.via.answers import items_of, read_answer
 from deploykit.wire.strictjson import parse
 
 T = TypeVar("T")
@@ -109,6 +109,10 @@ class ConsoleClient:
         """Return what is at a path, as a value of a class; errors as of `get`, and `ActionRefused` if it is none."""
         return read_answer(cls, self.get(path, query).value)
 
+    def items(self, cls: type[T], path: str, query: Mapping[str, str] | None = None) -> list[T]:
+        """Return the items of a page of a list; errors as of `read`."""
+        return [read_answer(cls, value) for value in items_of(self.get(path, query).value)]
+
     def do(self, method: str, path: str, body: object = None, query: Mapping[str, str] | None = None) -> ConsoleAnswer:
         """Have something done, once, however often it must be sent; errors as of `get`.
 
@@ -121,6 +125,12 @@ class ConsoleClient:
             named.append(("Content-Type", "application/json"))
         target = f"{path}?{urlencode(query)}" if query else path
         return self._asked(method, target, raw, tuple(named))
+
+    def done(
+        self, cls: type[T], method: str, path: str, body: object = None, query: Mapping[str, str] | None = None
+    ) -> T:
+        """Have something done as `do` does, and return what came of it, as a value of a class; errors as of `read`."""
+        return read_answer(cls, self.do(method, path, body, query).value)
 
     def _asked(self, method: str, target: str, body: bytes | None, named: tuple[tuple[str, str], ...]) -> ConsoleAnswer:
         headers = (("Accept", "application/json"), *self.headers, *named)

@@ -122,7 +122,7 @@ class ConsoleLocks(LockActions):
         if message is None:
             return ActionOutcome(state="done", site=site, detail=f"{site} is not locked", notes=outcome.notes)
         whole = len(outcome.holds) + len(outcome.lacks)
-        detail = f"{message.summary}; {len(outcome.holds)} of {whole} nodes hold it"
+        detail = f"{message.summary}; {len(outcome.holds)} of {whole} nodes have it"
         self._ports.audit.done(viewer, action, detail, site=site)
         notes = list(outcome.notes)
         if outcome.lacks:

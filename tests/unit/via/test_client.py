@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from deploykit.daemons.jenkins.exchange import HttpServer
-from deploykit.daemons.jenkins.reply import HttpReply, HttpRequest, NoReply
 from deploykit.errors import ActionRefused, ConsoleUnreachable, PolicyRefused, SettingsError, UsageError
+from deploykit.httpclient.exchange import HttpServer
+from deploykit.httpclient.reply import HttpReply, HttpRequest, NoReply
 from deploykit.settings.via import ViaSettings, console_url_problem
 from deploykit.via.answers import FollowedDetail, read_answer
 from deploykit.via.client import ConsoleClient

@@ -16,13 +16,15 @@ from starlette.applications import Starlette
 
 from deploykit.errors import ActionRefused, ConnectError, LedgerError
 from deploykit.web.actions.asked import ControlAsked, DeployAsked, GrantAsked, LockAsked
-from deploykit.web.actions.shown import PlannedNode, PlanShown
+from deploykit.web.actions.shown import PlannedNode, PlanShown, ProposalShown
 from deploykit.web.login.middleware import login_middleware
 from deploykit.web.pages import acting
 from deploykit.web.pages.deploying import offered_refs
 from deploykit.web.pages.deploys import reasons_of
 from deploykit.web.projection.activityviews import RefView
 from deploykit.web.projection.rolloutviews import RolloutNode
+from deploykit.web.signing.desk import SigningDesk
+from deploykit.web.signing.offers import SigningOffer
 from deploykit.web.viewer import EVERYBODY, RoleGrant, Viewer
 from tests.support.actingworld import ADA, PAUSED, WAITING, busy_actions, busy_world
 from tests.support.asgi import Asker
@@ -520,3 +522,26 @@ def test_another_page_can_press_nothing(tmp_path: Path) -> None:
     assert asker.post("/sites/shop/lock", twice, {**typed, **OWN}).status == 422  # which of them is meant is unknown
     assert asker.post("/sites/shop/lock", form(**fields, csrf=token), {**typed, **OWN}).status == 303
     assert len(acts.calls("lock")) == 2
+
+
+class OfferingDesk(SigningDesk):
+    """A desk at which every viewer has one passkey that signs."""
+
+    def __init__(self) -> None:
+        """Open nothing."""
+
+    def offer(self, viewer: Viewer, proposal: ProposalShown, address: str) -> SigningOffer:
+        """Return what the page needs."""
+        return SigningOffer(mode="here", rollout=proposal.rollout, mandate=proposal.body, keys="a.b", rp_id="localhost")
+
+
+def test_a_passkey_gets_the_very_bytes_and_the_token_of_the_login(tmp_path: Path) -> None:
+    world, acts = login_world(tmp_path, mode="none"), busy_actions()
+    app = console_app(busy_world(), actions=acts.console, middleware=login_middleware(world.login))
+    app.state.console = attrs.evolve(app.state.console, signing=OfferingDesk())
+    page = Asker(app=app).get(f"/deploys/{WAITING}/approve", OWN).text
+    assert f'data-mandate="{acts.waiting[WAITING].body}"' in page
+    tokens = set(re.findall(r'name="csrf" value="([^"]*)"', page))
+    assert len(tokens) == 1
+    assert len(tokens.pop()) > 30
+    assert page.index("With a passkey") < page.index("From a shell")
