@@ -29,6 +29,14 @@ class DeploykitError(Exception):
         return f"{self.problem} ({self.remedy})" if self.remedy else self.problem
 
 
+class _SeveralProblems(DeploykitError):
+    """What may be wrong in several places. `problems` has them all; where none are given it has `problem` alone."""
+
+    def __init__(self, problem: str, remedy: str = "", *, problems: tuple[str, ...] = ()) -> None:
+        super().__init__(problem, remedy)
+        self.problems = problems or (problem,)
+
+
 # -- names and settings --------------------------------------------------------------------------------------------
 
 
@@ -38,24 +46,16 @@ class InvalidName(DeploykitError, ValueError):
     exit_code = 2
 
 
-class SettingsError(DeploykitError):
+class SettingsError(_SeveralProblems):
     """The settings are wrong. `problems` has everything that is wrong, with its path; correct the file, start again."""
 
     exit_code = 2
 
-    def __init__(self, problem: str, remedy: str = "", *, problems: tuple[str, ...] = ()) -> None:
-        super().__init__(problem, remedy)
-        self.problems = problems or (problem,)
 
-
-class UsageError(DeploykitError):
+class UsageError(_SeveralProblems):
     """The command or call was given something it cannot work with. Correct what is in `problems`."""
 
     exit_code = 2
-
-    def __init__(self, problem: str, remedy: str = "", *, problems: tuple[str, ...] = ()) -> None:
-        super().__init__(problem, remedy)
-        self.problems = problems or (problem,)
 
 
 class SelectorError(UsageError):
@@ -73,15 +73,11 @@ class SelectorError(UsageError):
 # -- messages and their wire -----------------------------------------------------------------------------------------
 
 
-class MessageError(DeploykitError):
+class MessageError(_SeveralProblems):
     """Bytes are not a message we accept. Never retry: reject (dead-letter) them, they will not get better.
 
     `problems` has everything that is wrong, each with its path inside the message.
     """
-
-    def __init__(self, problem: str, remedy: str = "", *, problems: tuple[str, ...] = ()) -> None:
-        super().__init__(problem, remedy)
-        self.problems = problems or (problem,)
 
 
 class SignatureError(MessageError):
@@ -108,17 +104,13 @@ class NotAddressed(PolicyRefused):
     """A genuine message is for other nodes. Ignore it; that is no offence, a topic reaches everybody."""
 
 
-class KeyFileError(DeploykitError):
+class KeyFileError(_SeveralProblems):
     """A key or allowed_signers file cannot be used. Correct the file (format, passphrase, file mode).
 
     `problems` has everything that is wrong, each with its line.
     """
 
     exit_code = 2
-
-    def __init__(self, problem: str, remedy: str = "", *, problems: tuple[str, ...] = ()) -> None:
-        super().__init__(problem, remedy)
-        self.problems = problems or (problem,)
 
 
 class WrongPassphrase(KeyFileError):

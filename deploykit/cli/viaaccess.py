@@ -43,7 +43,6 @@ def grant_via(
     """Let a user see a site, or longer than before; wait for the nodes' reports, and return the exit code."""
     from deploykit.operations.accessmessages import grant_message
     from deploykit.system.passwordmaking import make_password
-    from deploykit.via.answers import read_answer
     from deploykit.web.actions.shown import AccessGranted
 
     if has_key(settings, key):
@@ -57,8 +56,7 @@ def grant_via(
             console.do("POST", "/access/extend", body)
             password = ""
         else:
-            granted = read_answer(AccessGranted, console.do("POST", "/access", body).value)
-            password = granted.password
+            password = console.done(AccessGranted, "POST", "/access", body).password
     row = _awaited(console, site, user, timeout)
     return _show(site, user, row, wanted=("granted",), password=password, as_json=as_json)
 
@@ -124,10 +122,9 @@ def _refuse_nodes(nodes: Sequence[NodeName]) -> None:
 
 
 def _row(console: ConsoleClient, site: str, user: str) -> AccessRow | None:
-    from deploykit.via.answers import items_of, read_answer
     from deploykit.web.actions.shown import AccessRow
 
-    rows = [read_answer(AccessRow, value) for value in items_of(console.get("/access", {"site": site}).value)]
+    rows = console.items(AccessRow, "/access", {"site": site})
     return next((row for row in rows if row.user == user and row.site == site), None)
 
 

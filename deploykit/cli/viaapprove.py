@@ -82,7 +82,6 @@ def sign_via(
     from deploykit.errors import UsageError
     from deploykit.messages import utc_now
     from deploykit.operations.approval import ApprovalDesk
-    from deploykit.via.answers import read_answer
     from deploykit.via.proposing import signature_value
     from deploykit.web.actions.shown import ActionOutcome
 
@@ -96,7 +95,7 @@ def sign_via(
     signed = desk.signed(held, signer)
     look_again(desk, signed, signer, yes=yes)
     path = f"/deploys/{quote(held.message.rollout, safe='')}/signatures"
-    outcome = read_answer(ActionOutcome, console.do("POST", path, {"signature": signature_value(signed)}).value)
+    outcome = console.done(ActionOutcome, "POST", path, {"signature": signature_value(signed)})
     if not as_json:
         click.echo(f"signed with key {signer.fingerprint}; {visible(outcome.detail or outcome.state)}")
     return outcome
@@ -120,11 +119,10 @@ def newest_proposal(console: ConsoleClient) -> str:
         UsageError: there is none.
     """
     from deploykit.errors import UsageError
-    from deploykit.via.answers import items_of, read_answer
     from deploykit.web.actions.shown import ProposalShown
 
-    for value in items_of(console.get("/proposals").value):
-        return read_answer(ProposalShown, value).rollout
+    for proposal in console.items(ProposalShown, "/proposals"):
+        return proposal.rollout
     raise UsageError("no proposal waits at the console", "see `deploykit rollout list`")
 
 

@@ -37,6 +37,7 @@ def begin_via(
 ) -> int:
     """Have a console plan a rollout, show the plan, have it begun or signed, follow it, and return the exit code."""
     from deploykit.web.actions.asked import RollbackAsked
+    from deploykit.web.actions.shown import ActionOutcome
 
     _check_signing(given)
     kind, where = ("rollback", "rollbacks") if isinstance(asked, RollbackAsked) else ("deploy", "deploys")
@@ -49,7 +50,7 @@ def begin_via(
         return 1 if plan.left_out else 0
     if not as_json:
         _print_plan(plan, as_json=False)
-    outcome = _read_outcome(console.do("POST", f"{site}/{where}", {**body, "plan": plan.digest}).value)
+    outcome = console.done(ActionOutcome, "POST", f"{site}/{where}", {**body, "plan": plan.digest})
     code = go_on_via(console, settings, outcome, given, plan=plan, asked=asked, as_json=as_json)
     return code or (1 if plan.left_out else 0)
 
@@ -70,6 +71,7 @@ def retry_via(
         site: which it must be of, for `deploy --retry-failed`; `ref` and `commit` in `given` likewise.
     """
     from deploykit.cli.viarollout import rollout_named
+    from deploykit.web.actions.shown import ActionOutcome
 
     _check_signing(given)
     path = f"/deploys/{quote(rollout_named(console, id_), safe='')}/retry"
@@ -83,7 +85,7 @@ def retry_via(
     if not as_json:
         _print_plan(plan, as_json=False)
     body = {"plan": plan.digest, "approval": approval, "reason": given["reason"]}
-    outcome = _read_outcome(console.do("POST", path, body).value)
+    outcome = console.done(ActionOutcome, "POST", path, body)
     return go_on_via(console, settings, outcome, given, plan=plan, asked=None, as_json=as_json)
 
 
@@ -101,7 +103,7 @@ def go_on_via(
     from deploykit.via.following import plan_of_shown
 
     for note in (*plan.notes, *plan.warnings, *outcome.notes):
-        click.echo(f"deploykit: {visible(note)}", err=True)
+        click.echo(f"deploykit: the console: {visible(note)}", err=True)
     if outcome.state == "proposed":
         keys = _signing_keys(settings, given)
         for key in keys if not given.get("propose") else ():
@@ -226,13 +228,6 @@ def _read_plan(value: object) -> PlanShown:
     from deploykit.web.actions.shown import PlanShown
 
     return read_answer(PlanShown, {**value, "comparison": None} if isinstance(value, dict) else value)
-
-
-def _read_outcome(value: object) -> ActionOutcome:
-    from deploykit.via.answers import read_answer
-    from deploykit.web.actions.shown import ActionOutcome
-
-    return read_answer(ActionOutcome, value)
 
 
 # -- what is printed ---------------------------------------------------------------------------------------------------

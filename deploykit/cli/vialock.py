@@ -39,6 +39,7 @@ def lock_via(
     from deploykit.messages import utc_now
     from deploykit.operations.lockdrafts import lock_message
     from deploykit.via.statements import require_serial
+    from deploykit.web.actions.shown import ActionOutcome
 
     now = utc_now()
     draft = lock_message(site, reason, now, until=until, since=since, allow_rollback=allow_rollback)
@@ -46,7 +47,7 @@ def lock_via(
         if since is not None:
             raise UsageError("--since needs a key of yours: the console's own locks begin at once", "give --key")
         body = {"reason": reason, "allow_rollback": allow_rollback, "until": draft.until.isoformat()}
-        return _counted(_done(console.do("PUT", _path(site), body).value), as_json=as_json)
+        return _counted(console.done(ActionOutcome, "PUT", _path(site), body), as_json=as_json)
     import attrs
 
     state = _state(console, site)
@@ -62,10 +63,11 @@ def unlock_via(
     from deploykit.messages import utc_now
     from deploykit.operations.lockdrafts import unlock_message
     from deploykit.via.statements import lifted_lock, require_serial
+    from deploykit.web.actions.shown import ActionOutcome
 
     if not has_key(settings, key):
         query = {"reason": reason} if reason else None
-        return _counted(_done(console.do("DELETE", _path(site), query=query).value), as_json=as_json)
+        return _counted(console.done(ActionOutcome, "DELETE", _path(site), query=query), as_json=as_json)
     state = _state(console, site)
     if not state.nodes:
         raise NobodyMatches(f"no node with site {site} answered the console, so nothing is known of its lock")
@@ -98,11 +100,12 @@ def relay_via(console: ConsoleClient, settings: Settings, message: Message, key:
     import base64
 
     from deploykit.trust.signature import HEADER, sign
+    from deploykit.web.actions.shown import ActionOutcome
     from deploykit.wire import encode
 
     frame = sign(encode(message), key.load(settings))
     body = {"body": base64.b64encode(frame.body).decode(), "signature": str(frame.headers[HEADER])}
-    return _done(console.do("POST", "/relay", body).value)
+    return console.done(ActionOutcome, "POST", "/relay", body)
 
 
 def _state(console: ConsoleClient, site: SiteName) -> LockState:
@@ -115,13 +118,6 @@ def _path(site: str) -> str:
     return f"/sites/{quote(site, safe='')}/lock"
 
 
-def _done(value: object) -> ActionOutcome:
-    from deploykit.via.answers import read_answer
-    from deploykit.web.actions.shown import ActionOutcome
-
-    return read_answer(ActionOutcome, value)
-
-
 def _counted(outcome: ActionOutcome, *, as_json: bool) -> int:
     """Show what became of a statement of the console; 1 unless all nodes that answered hold it."""
     _show(outcome, as_json=as_json)
@@ -129,7 +125,7 @@ def _counted(outcome: ActionOutcome, *, as_json: bool) -> int:
 
 
 def _show(outcome: ActionOutcome, *, as_json: bool) -> int:
-    print_notes(outcome.notes)
+    print_notes([f"the console: {note}" for note in outcome.notes])
     if as_json:
         print_json(_entry(outcome))
     else:

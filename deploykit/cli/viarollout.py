@@ -122,7 +122,6 @@ def _show_lines(rollout: FollowedRollout) -> list[str]:
 
 def control_via(console: ConsoleClient, id_: str, kind: str, *, rollback: bool = False, as_json: bool = False) -> int:
     """Ask something of a rollout that a console coordinates; an abort of one that waits for people withdraws it."""
-    from deploykit.via.answers import read_answer
     from deploykit.web.actions.shown import ActionOutcome
 
     rollout = rollout_named(console, id_)
@@ -134,8 +133,7 @@ def control_via(console: ConsoleClient, id_: str, kind: str, *, rollback: bool =
             click.echo(f"{visible(rollout)} is withdrawn; nothing was sent")
         return 0
     body: dict[str, object] = {"kind": kind, **({"rollback": True} if rollback else {})}
-    answer = console.do("POST", f"/deploys/{quote(rollout, safe='')}/control", body)
-    outcome = read_answer(ActionOutcome, answer.value)
+    outcome = console.done(ActionOutcome, "POST", f"/deploys/{quote(rollout, safe='')}/control", body)
     if as_json:
         print_json({"rollout": rollout, "asked": kind, "detail": outcome.detail})
     else:
@@ -173,20 +171,18 @@ def rollout_named(console: ConsoleClient, id_: str) -> str:
 
 def _begun(console: ConsoleClient, limit: int) -> list[str]:
     """Return the ids of rollouts that were begun, the newest first."""
-    from deploykit.via.answers import FollowedRollout, items_of, read_answer
+    from deploykit.via.answers import FollowedRollout
 
-    values = items_of(console.get("/deploys", {"limit": str(limit)}).value)
-    return [read_answer(FollowedRollout, value).rollout for value in values]
+    return [each.rollout for each in console.items(FollowedRollout, "/deploys", {"limit": str(limit)})]
 
 
 def _proposals(console: ConsoleClient) -> list[ProposalShown]:
     """Return what waits for people; nothing where the console only shows, or the token may not see it."""
     from deploykit.errors import PolicyRefused
-    from deploykit.via.answers import items_of, read_answer
     from deploykit.web.actions.shown import ProposalShown
 
     try:
-        return [read_answer(ProposalShown, value) for value in items_of(console.get("/proposals").value)]
+        return console.items(ProposalShown, "/proposals")
     except PolicyRefused:
         return []
 

@@ -17,11 +17,11 @@ from urllib.parse import urlsplit
 import attrs
 
 from deploykit.daemons.jenkins.client import JenkinsServer
-from deploykit.daemons.jenkins.exchange import HttpServer, reach
 from deploykit.daemons.jenkins.jobpath import job_path, parse_job_name
 from deploykit.daemons.jenkins.lookup import CORRELATION, SCANS, JobDescription, parse_object
-from deploykit.daemons.jenkins.reply import HttpReply, NoReply
 from deploykit.errors import BuildServerError, InvalidName, SettingsError
+from deploykit.httpclient.exchange import HttpServer, reach
+from deploykit.httpclient.reply import HttpReply, NoReply
 from deploykit.messages.base import one_line
 from deploykit.operations.findings import Finding, Verdict
 from deploykit.settings.buildservers import BuildServerSettings, is_loopback

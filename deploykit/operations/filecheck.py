@@ -22,12 +22,12 @@ from deploykit.bus.passcode import read_passcode
 from deploykit.daemons.access.accessfile import form_of
 from deploykit.daemons.access.filewriter import read_file
 from deploykit.daemons.agent.facter import find_facter
-from deploykit.daemons.jenkins.exchange import HttpServer
 from deploykit.daemons.jenkins.http_kind import parse_headers
 from deploykit.daemons.relay import open_outbox
 from deploykit.errors import DeploykitError, FactsError, KeyFileError, SettingsError
 from deploykit.fleet.factreading import read_classes, read_facts
 from deploykit.git.transport.http import read_credentials, tls_context_of
+from deploykit.httpclient.exchange import HttpServer
 from deploykit.settings.access import AccessSiteSettings
 from deploykit.settings.audit import AuditSettings
 from deploykit.settings.buildservers import BuildServerSettings

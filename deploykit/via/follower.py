@@ -18,7 +18,7 @@ from deploykit.names import NodeName
 from deploykit.via.answers import FollowedDetail, FollowedNode, FollowedRollout, read_answer
 from deploykit.via.client import ConsoleClient
 from deploykit.via.events import EventWatcher
-from deploykit.via.following import agrees, model_of, parts_of, plan_of_rollout, printed_of, progress_of
+from deploykit.via.following import agrees, model_of, parts_of, printed_of, progress_of
 
 #: Seconds between two looks: at least, and at most where no event comes.
 _LEAST: Final = 0.5
@@ -68,16 +68,6 @@ def _cursor(following: str | None) -> str:
     from urllib.parse import parse_qs, urlsplit
 
     return parse_qs(urlsplit(following or "").query).get("after", [""])[0]
-
-
-def plan_known(client: ConsoleClient, rollout: str) -> Plan:
-    """Return what is known of the plan of a rollout that somebody else began.
-
-    Raises:
-        ConsoleUnreachable, ActionRefused, PolicyRefused: as of `look_at`.
-    """
-    seen = look_at(client, rollout)
-    return plan_of_rollout(seen.rollout, tuple(seen.nodes.values()))
 
 
 class RolloutFollower:
@@ -189,4 +179,4 @@ class RolloutFollower:
             self._observer.tick()
 
 
-__all__ = ["LookedAt", "RolloutFollower", "look_at", "plan_known"]
+__all__ = ["LookedAt", "RolloutFollower", "look_at"]

@@ -27,6 +27,7 @@ LAYERS: dict[str, tuple[int, str | None]] = {
     "system": (2, None),
     "ids": (3, "message"),
     "messages": (3, "message"),
+    "httpclient": (4, None),
     "settings": (4, None),
     "wire": (4, "message"),
     "audit": (5, None),

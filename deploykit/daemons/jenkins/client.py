@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from deploykit.daemons.jenkins.exchange import KEPT, HttpServer, exchange
 from deploykit.daemons.jenkins.jobpath import job_path, parse_job_name
 from deploykit.daemons.jenkins.login import JenkinsLogin
 from deploykit.daemons.jenkins.lookup import (
@@ -38,9 +37,10 @@ from deploykit.daemons.jenkins.lookup import (
     reaches_back,
 )
 from deploykit.daemons.jenkins.ports import BuildAnswer, BuildAnswerKind, BuildOrder, QueueState
-from deploykit.daemons.jenkins.reply import BUSY, HttpReply, HttpRequest, NoReply
 from deploykit.daemons.jenkins.server import BODILESS, Attempt, Endpoint, form_of, queued_nothing, read_reply
 from deploykit.errors import BuildServerError, InvalidName, MayNotLook, SettingsError
+from deploykit.httpclient.exchange import KEPT, HttpServer, exchange
+from deploykit.httpclient.reply import BUSY, HttpReply, HttpRequest, NoReply
 from deploykit.settings.buildservers import FORM_BODY, BuildServerSettings
 
 #: Most of a queue or a job's builds that is read.

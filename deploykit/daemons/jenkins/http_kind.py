@@ -20,11 +20,11 @@ from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
-from deploykit.daemons.jenkins.exchange import HttpServer, exchange
 from deploykit.daemons.jenkins.login import JenkinsLogin
 from deploykit.daemons.jenkins.ports import BuildAnswer, BuildAnswerKind, BuildOrder, QueueState
-from deploykit.daemons.jenkins.reply import BUSY, HttpReply, HttpRequest, NoReply
 from deploykit.errors import MayNotLook, SettingsError
+from deploykit.httpclient.exchange import HttpServer, exchange
+from deploykit.httpclient.reply import BUSY, HttpReply, HttpRequest, NoReply
 from deploykit.messages.base import one_line
 from deploykit.settings.buildservers import FORM_BODY, PLACEHOLDER, BuildServerSettings, header_problem
 from deploykit.system.secretfile import read_secret_text

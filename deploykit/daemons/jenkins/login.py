@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 import attrs
 
 from deploykit.daemons.jenkins.lookup import parse_object
-from deploykit.daemons.jenkins.reply import HttpReply, HttpRequest, NoReply
 from deploykit.daemons.jenkins.server import Login
+from deploykit.httpclient.reply import HttpReply, HttpRequest, NoReply
 from deploykit.settings.buildservers import BuildServerSettings
 from deploykit.system.secretfile import read_secret
 

@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote, urlsplit
 import attrs
 
 from deploykit.daemons.jenkins.ports import QueueState
-from deploykit.daemons.jenkins.reply import HttpReply, NoReply
+from deploykit.httpclient.reply import HttpReply, NoReply
 from deploykit.messages.base import one_line
 
 #: The parameter that carries the correlation id.

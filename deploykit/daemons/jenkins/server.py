@@ -23,7 +23,7 @@ import attrs
 from deploykit.daemons.jenkins.jobpath import job_path
 from deploykit.daemons.jenkins.lookup import MOST_NUMBER
 from deploykit.daemons.jenkins.ports import BuildAnswer, BuildAnswerKind
-from deploykit.daemons.jenkins.reply import BUSY, HttpReply, NoReply
+from deploykit.httpclient.reply import BUSY, HttpReply, NoReply
 from deploykit.messages.base import one_line
 
 Endpoint = Literal["buildWithParameters", "build"]

@@ -22,11 +22,11 @@ from datetime import datetime
 from typing import Final
 from urllib.parse import quote, urlsplit
 
-from deploykit.daemons.jenkins.exchange import HttpServer, exchange
-from deploykit.daemons.jenkins.reply import HttpReply, HttpRequest, NoReply
 from deploykit.daemons.notify.letters import NotifyLetter
 from deploykit.daemons.notify.ports import SENT, SendOutcome
 from deploykit.errors import SettingsError
+from deploykit.httpclient.exchange import HttpServer, exchange
+from deploykit.httpclient.reply import HttpReply, HttpRequest, NoReply
 from deploykit.messages import utc_now
 from deploykit.settings.notify import ChannelSettings, web_url_problems
 from deploykit.settings.webhooksecrets import signing_key_of

@@ -126,7 +126,7 @@ class ConsoleLocks(LockActions):
                 state=state, site=site, detail=not_locked(site, doubted=outcome.doubted), notes=outcome.notes
             )
         whole = len(outcome.holds) + len(outcome.lacks)
-        detail = f"{message.summary}; {len(outcome.holds)} of {whole} nodes hold it"
+        detail = f"{message.summary}; {len(outcome.holds)} of {whole} nodes have it"
         self._ports.audit.done(viewer, action, detail, site=site)
         notes = list(outcome.notes)
         if outcome.lacks:

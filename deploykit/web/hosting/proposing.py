@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Final
+from typing import Final, Literal
 
 from deploykit.bus import Bus
 from deploykit.errors import DeploykitError
@@ -31,6 +31,8 @@ _log = logging.getLogger(__name__)
 
 #: How long after a failure a proposal that looked ready is tried again.
 AGAIN: Final = timedelta(seconds=15)
+#: How long a proposal is still shown whose mandate is over.
+OVER_FOR: Final = timedelta(days=1)
 _NEVER: Final = timedelta(days=36500)
 #: Announcements that wait for a broker; of more, the oldest are left out.
 _MOST_WAITING: Final = 1000
@@ -85,6 +87,31 @@ def enough_signed(settings: Settings, mandate: HeldMandate, now: datetime) -> bo
     return not desk.judge(desk.counting(mandate, now)[0], now)
 
 
+def what_next(
+    settings: Settings, mandate: HeldMandate | None, now: datetime
+) -> Literal["begin", "withdraw"] | datetime:
+    """Return what becomes of a proposal now, or when to look at it again if nobody changes it before.
+
+    Args:
+        settings: of the console.
+        mandate: with the signatures so far; None where it has none, and nothing ever becomes of it.
+        now: aware.
+
+    Raises:
+        KeyFileError: the files of allowed signers cannot be read.
+    """
+    if mandate is None:
+        return now + _NEVER
+    first, last = mandate.message.not_before, mandate.message.not_after
+    if now > last + OVER_FOR:
+        return "withdraw"
+    if now > last or not blobs_of(mandate):
+        return last + OVER_FOR + timedelta(seconds=1)
+    if now < first:
+        return first
+    return "begin" if enough_signed(settings, mandate, now) else now + AGAIN
+
+
 class ProposalClock:
     """Remembers when to look at each proposal again: at each change of it, and when its time comes."""
 
@@ -102,10 +129,6 @@ class ProposalClock:
     def again(self, mark: ProposalMark, at: datetime) -> None:
         """Look at a proposal again at a time."""
         self._again[mark] = at
-
-    def not_again(self, mark: ProposalMark, now: datetime) -> None:
-        """Look at a proposal again only when somebody has changed it."""
-        self._again[mark] = now + _NEVER
 
 
 class ProposalAnnouncer:
@@ -156,4 +179,4 @@ class ProposalAnnouncer:
             self._unsent.append(frame)
 
 
-__all__ = ["AGAIN", "ProposalAnnouncer", "ProposalClock", "enough_signed", "proposed_message"]
+__all__ = ["AGAIN", "OVER_FOR", "ProposalAnnouncer", "ProposalClock", "enough_signed", "proposed_message", "what_next"]

@@ -28,7 +28,6 @@ from deploykit.web.login.passkeyviews import not_counted, step_answer
 from deploykit.web.login.requested import (
     MOST_LABEL,
     as_json,
-    fields_of,
     go_to,
     identity_of,
     login_of,
@@ -38,6 +37,7 @@ from deploykit.web.login.requested import (
 from deploykit.web.login.rights import highest_role, rules_everything
 from deploykit.web.pages.errors import error_page
 from deploykit.web.pages.render import render
+from deploykit.web.requests import fields_of
 
 ACCOUNT: Final = "/account"
 #: Offered for a token, before the longest that the settings let it last cuts it.

@@ -21,7 +21,6 @@ from deploykit.web.login.middleware import INVITE, LOGIN, base_of
 from deploykit.web.login.refusals import AccessRefusal
 from deploykit.web.login.requested import (
     as_json,
-    fields_of,
     go_to,
     identity_of,
     json_refusal,
@@ -32,6 +31,7 @@ from deploykit.web.login.requested import (
 )
 from deploykit.web.pages.errors import error_page
 from deploykit.web.pages.render import render
+from deploykit.web.requests import fields_of
 
 if TYPE_CHECKING:
     from deploykit.web.login.passkeys import PasskeyStep

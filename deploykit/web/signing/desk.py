@@ -117,13 +117,16 @@ class SigningDesk:
         """Return where people sign; `address` as for `signing_place`."""
         return signing_place(self._settings, address)
 
-    def offer(self, viewer: Viewer, proposal: ProposalShown, address: str) -> SigningOffer:
-        """Return what the page of a proposal needs for a passkey of the viewer to sign it.
+    def offer(self, viewer: Viewer, proposal: ProposalShown, address: str) -> SigningOffer | None:
+        """Return what the page of a proposal needs for a passkey of the viewer to sign it; None where one has.
 
         Raises:
             LedgerError: the ledger cannot be read.
         """
         keys = self._passkeys.list(viewer.name, "signing")
+        signed = {each.fingerprint for each in proposal.signatures if not each.problem}
+        if signed.intersection(self._shown(key, self.place(address)).fingerprint for key in keys):
+            return None
         return signing_offer(self.place(address), proposal.rollout, proposal.body, keys)
 
     def keys(self, viewer: Viewer, address: str) -> Sequence[ShownKey]:

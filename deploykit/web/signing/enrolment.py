@@ -16,7 +16,7 @@ from typing import Final
 import attrs
 
 from deploykit.errors import ActionRefused, KeyFileError
-from deploykit.trust.keyformat import SK_ECDSA, PublicKey, decode_key_text, encode_key, fingerprint, parse_key
+from deploykit.trust.keyformat import SK_ECDSA, PublicKey, decode_key_text, encode_key, parse_key
 from deploykit.trust.signersfile import trusted_line
 from deploykit.web.signing.places import SigningPlace
 
@@ -189,12 +189,6 @@ def blob_of_line(line: str) -> bytes:
     return blob
 
 
-def shown_fingerprint(line: str) -> str:
-    """Return the fingerprint of the key in a line; empty where there is none."""
-    blob = blob_of_line(line)
-    return fingerprint(blob) if blob else ""
-
-
 __all__ = [
     "KeyWanted",
     "NewKey",
@@ -204,6 +198,5 @@ __all__ = [
     "key_wanted",
     "read_registration",
     "settings_text",
-    "shown_fingerprint",
     "signers_line",
 ]

@@ -347,7 +347,16 @@ def test_the_token_of_the_settings_goes_to_no_other_console(console: Console, tm
     )
     file.chmod(0o600)
     assert run("rollout", "pause", "r-1", "--config", file, "--via", console.url).exit_code == 0
-    assert "0644" in str(error_of(run("rollout", "pause", "r-1", "--config", file)))
+    assert "via.token_file" in str(error_of(run("rollout", "pause", "r-1", "--config", file)))
+
+
+def test_a_wrong_file_of_a_token_is_named_as_it_was_given(
+    console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, pause = tmp_path / "none", ("rollout", "pause", "r-1", "--via", console.url)
+    assert str(error_of(run(*pause, "--via-token", there))).startswith("--via-token: cannot read")
+    monkeypatch.setenv("DEPLOYKIT_VIA_TOKEN_FILE", str(there))
+    assert str(error_of(run(*pause))).startswith("DEPLOYKIT_VIA_TOKEN_FILE: cannot read")
 
 
 def test_plain_http_to_another_machine_is_refused() -> None:

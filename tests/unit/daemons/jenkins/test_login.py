@@ -12,7 +12,7 @@ import pytest
 from deploykit.daemons.jenkins.client import JenkinsServer
 from deploykit.daemons.jenkins.login import JenkinsLogin
 from deploykit.daemons.jenkins.ports import BuildOrder
-from deploykit.daemons.jenkins.reply import HttpReply
+from deploykit.httpclient.reply import HttpReply
 from deploykit.settings.buildservers import BuildServerSettings
 from tests.support.stubjenkins import StubJenkins, StubJob
 

@@ -20,7 +20,7 @@ from deploykit.daemons.jenkins.lookup import (
     reaches_back,
     shown_url,
 )
-from deploykit.daemons.jenkins.reply import HttpReply, NoReply
+from deploykit.httpclient.reply import HttpReply, NoReply
 
 PARTS = ("shop", "tests")
 TASK = {"url": "http://other.name/ci/job/shop/job/tests/"}

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploykit.daemons.jenkins.ports import BuildAnswer
-from deploykit.daemons.jenkins.reply import HttpReply, NoReply
 from deploykit.daemons.jenkins.server import MAX_FORM, Attempt, form_of, queue_item_of, read_reply
+from deploykit.httpclient.reply import HttpReply, NoReply
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 BASE = "https://ci.example.org/jenkins/"

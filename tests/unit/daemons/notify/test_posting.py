@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from deploykit.daemons.jenkins.exchange import HttpServer
-from deploykit.daemons.jenkins.reply import HttpReply, HttpRequest, NoReply
 from deploykit.daemons.notify.letters import NotifyLetter
 from deploykit.daemons.notify.posting import (
     CdeventsChannel,
@@ -21,6 +19,8 @@ from deploykit.daemons.notify.posting import (
     signature_headers,
 )
 from deploykit.errors import SettingsError
+from deploykit.httpclient.exchange import HttpServer
+from deploykit.httpclient.reply import HttpReply, HttpRequest, NoReply
 from deploykit.messages import utc_now
 from deploykit.settings.notify import ChannelSettings
 from deploykit.settings.webhooksecrets import signing_key_of

@@ -13,6 +13,7 @@ import pytest
 
 from deploykit.settings.oidc import OidcSettings
 from deploykit.web.login.oidc import OidcProvider
+from tests.support.badservers import dripping
 from tests.support.loginworld import OWN, access, form
 from tests.support.oidcprovider import Lie
 from tests.support.oidcworld import COOKIE, SESSION, URL, OidcWorld, oidc_world
@@ -128,6 +129,24 @@ def test_a_slow_provider_holds_up_no_page(tmp_path: Path) -> None:
         answer = world.ask("/login/oidc")
         assert answer.status == 503
         assert "try again" in answer.text.lower()
+
+
+@pytest.mark.parametrize("begin", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n"])
+def test_an_answer_in_drops_is_given_up_in_its_head_and_in_its_body(tmp_path: Path, begin: bytes) -> None:
+    with oidc_world(tmp_path) as world, dripping(begin) as port:
+        settings = attrs.evolve(world.console.login.settings.oidc, issuer=f"http://127.0.0.1:{port}")
+        world.console.login.provider = OidcProvider(settings, seconds=0.3)
+        answer = world.ask("/login/oidc")
+        assert answer.status == 503
+        assert "takes too long" in answer.text
+
+
+def test_an_answer_that_is_compressed_is_refused(world: OidcWorld) -> None:
+    """A short one could fill our memory before its bytes are counted."""
+    world.provider.lie = "compressed"
+    answer = world.ask("/login/oidc")
+    assert answer.status == 503
+    assert "is compressed" in answer.text
 
 
 def test_keys_that_have_changed_are_asked_for_anew(world: OidcWorld) -> None:

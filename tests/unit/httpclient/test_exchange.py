@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deploykit.daemons.jenkins.exchange import HttpServer
+from deploykit.httpclient.exchange import HttpServer
 
 
 @pytest.mark.parametrize(

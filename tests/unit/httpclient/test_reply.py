@@ -7,7 +7,7 @@ from time import monotonic
 
 import pytest
 
-from deploykit.daemons.jenkins.reply import HttpReply, HttpRequest
+from deploykit.httpclient.reply import HttpReply, HttpRequest
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 

@@ -24,8 +24,8 @@ from urllib.parse import urlsplit
 import attrs
 
 from deploykit._version import __version__
-from deploykit.daemons.jenkins.reply import HttpReply, HttpRequest, NoReply
 from deploykit.errors import SettingsError
+from deploykit.httpclient.reply import HttpReply, HttpRequest, NoReply
 from deploykit.system import hosts
 
 #: Most of an answer that is kept where the caller does not say.
