@@ -105,6 +105,11 @@ def database_url(settings: WebSettings, state: Path) -> URL:
     return url
 
 
+def file_of(url: URL) -> Path | None:
+    """Return the file of a database; None where it has none: PostgreSQL, or in memory."""
+    return Path(url.database) if url.drivername == "sqlite" and url.database and url.database != ":memory:" else None
+
+
 #: How long a server that has vanished is waited for: libpq waits for ever where nothing is said.
 _PATIENCE: Final = {
     "connect_timeout": 5,
@@ -294,6 +299,7 @@ __all__ = [
     "check_file",
     "database_url",
     "file_identity",
+    "file_of",
     "is_damaged",
     "make_engine",
     "migrate",

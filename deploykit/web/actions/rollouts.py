@@ -67,15 +67,18 @@ class ConsoleRollouts(RolloutActions):
         with self._ports.audit.judging(viewer, action, site=asked.site):
             return self._begin(viewer, self._planner.draft(viewer, asked), action, asked.plan, asked.reason)
 
-    def plan_retry(self, viewer: Viewer, rollout: str) -> PlanShown:
+    def plan_retry(self, viewer: Viewer, rollout: str, *, approval: bool = False) -> PlanShown:
         """See `RolloutActions`."""
         with self._ports.audit.judging(viewer, "plan", site=self._site_of(rollout), rollout=rollout, unless=422):
-            return self._planner.draft_retry(viewer, rollout).shown
+            return self._planner.draft_retry(viewer, rollout, approval=approval).shown
 
-    def retry(self, viewer: Viewer, rollout: str, plan: str = "") -> ActionOutcome:
+    def retry(
+        self, viewer: Viewer, rollout: str, plan: str = "", *, approval: bool = False, reason: str = ""
+    ) -> ActionOutcome:
         """See `RolloutActions`."""
         with self._ports.audit.judging(viewer, "retry", site=self._site_of(rollout), rollout=rollout):
-            return self._begin(viewer, self._planner.draft_retry(viewer, rollout), "retry", plan, "")
+            draft = self._planner.draft_retry(viewer, rollout, approval=approval)
+            return self._begin(viewer, draft, "retry", plan, reason)
 
     def _begin(self, viewer: Viewer, draft: DraftedRollout, action: str, plan: str, reason: str) -> ActionOutcome:
         ports, planned = self._ports, draft.planned

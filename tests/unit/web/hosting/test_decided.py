@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from deploykit.web.actionparts import _note_decided
 from deploykit.web.actions.auditing import ActionAudit
 from deploykit.web.ledger.rollouts import LedgerRollout
-from deploykit.web.pressing import _note_decided
 from deploykit.web.projection.activityviews import AuditView
 
 

@@ -25,7 +25,7 @@ from deploykit.web.viewer import Viewer
 
 
 @attrs.frozen(kw_only=True, slots=True)
-class PressingParts:
+class ActionParts:
     """What a console has for those who do something.
 
     Args:
@@ -49,7 +49,7 @@ class PressingParts:
     now: Callable[[], datetime]
 
 
-def actions_of(parts: PressingParts) -> ConsoleActions:
+def make_actions(parts: ActionParts) -> ConsoleActions:
     """Return everything that can be done."""
     host, ledger = parts.host, parts.ledger
     ports = action_ports(parts.settings, parts.queries, host, parts.bus, parts.note, key=host.key, now=parts.now)
@@ -68,7 +68,7 @@ def _note_decided(audit: ActionAudit, row: LedgerRollout, what: str) -> None:
     audit.done(Viewer(name=row.requested_by), action, detail, site=row.site, rollout=row.rollout)
 
 
-def signing_of(parts: PressingParts) -> SigningDesk:
+def make_signing(parts: ActionParts) -> SigningDesk:
     """Return the passkeys that sign."""
     trust = parts.settings.trust
     return SigningDesk(
@@ -81,4 +81,4 @@ def signing_of(parts: PressingParts) -> SigningDesk:
     )
 
 
-__all__ = ["PressingParts", "actions_of", "signing_of"]
+__all__ = ["ActionParts", "make_actions", "make_signing"]
