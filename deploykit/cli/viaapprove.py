@@ -29,22 +29,15 @@ def approve_via(
     as_json: bool,
 ) -> None:
     """Show what a proposal at a console allows, decoded from its bytes; ask; sign it here; hand the signature over."""
-    from deploykit.messages import utc_now
-    from deploykit.operations.approval import ApprovalDesk
-    from deploykit.operations.approvaltext import sheet_entry
     from deploykit.via.proposing import mandate_of
 
     rollout = newest_proposal(console) if what == "last" else what
     proposal = read_proposal(console, rollout)
     held = mandate_of(proposal, rollout)
     if no_sign:
-        if as_json:
-            sheet = ApprovalDesk.from_settings(settings).sheet(held, utc_now())
-            print_json({**sheet_entry(sheet), "missing": proposal.missing, "signed_by": None})
-            return
-        _print(settings, held)
-        _print_signed(proposal)
-        click.echo("nothing was signed")
+        show_waiting(settings, proposal, as_json=as_json)
+        if not as_json:
+            click.echo("nothing was signed")
         return
     if not as_json:
         _print_signed(proposal)
@@ -54,6 +47,26 @@ def approve_via(
         return
     if outcome.state != "proposed":
         click.echo(f"to see it: deploykit rollout show {visible(rollout)} --via {visible(console.url)}")
+
+
+def show_waiting(settings: Settings, proposal: ProposalShown, *, as_json: bool) -> None:
+    """Print what a proposal allows, decoded from its bytes, and who has signed it, as the console says.
+
+    Raises:
+        PolicyRefused: its bytes are no mandate of that rollout.
+    """
+    from deploykit.messages import utc_now
+    from deploykit.operations.approval import ApprovalDesk
+    from deploykit.operations.approvaltext import sheet_entry
+    from deploykit.via.proposing import mandate_of
+
+    held = mandate_of(proposal, proposal.rollout)
+    if as_json:
+        sheet = ApprovalDesk.from_settings(settings).sheet(held, utc_now())
+        print_json({**sheet_entry(sheet), "missing": proposal.missing, "signed_by": None})
+        return
+    _print(settings, held)
+    _print_signed(proposal)
 
 
 def sign_via(
@@ -69,7 +82,6 @@ def sign_via(
     from deploykit.errors import UsageError
     from deploykit.messages import utc_now
     from deploykit.operations.approval import ApprovalDesk
-    from deploykit.via.answers import read_answer
     from deploykit.via.proposing import signature_value
     from deploykit.web.actions.shown import ActionOutcome
 
@@ -83,7 +95,7 @@ def sign_via(
     signed = desk.signed(held, signer)
     look_again(desk, signed, signer, yes=yes)
     path = f"/deploys/{quote(held.message.rollout, safe='')}/signatures"
-    outcome = read_answer(ActionOutcome, console.do("POST", path, {"signature": signature_value(signed)}).value)
+    outcome = console.done(ActionOutcome, "POST", path, {"signature": signature_value(signed)})
     if not as_json:
         click.echo(f"signed with key {signer.fingerprint}; {visible(outcome.detail or outcome.state)}")
     return outcome
@@ -107,11 +119,10 @@ def newest_proposal(console: ConsoleClient) -> str:
         UsageError: there is none.
     """
     from deploykit.errors import UsageError
-    from deploykit.via.answers import items_of, read_answer
     from deploykit.web.actions.shown import ProposalShown
 
-    for value in items_of(console.get("/proposals").value):
-        return read_answer(ProposalShown, value).rollout
+    for proposal in console.items(ProposalShown, "/proposals"):
+        return proposal.rollout
     raise UsageError("no proposal waits at the console", "see `deploykit rollout list`")
 
 
@@ -131,4 +142,4 @@ def _print_signed(proposal: ProposalShown) -> None:
         click.echo(visible(f"missing, as the console says: {proposal.missing}"))
 
 
-__all__ = ["approve_via", "newest_proposal", "read_proposal", "sign_via"]
+__all__ = ["approve_via", "newest_proposal", "read_proposal", "show_waiting", "sign_via"]

@@ -35,6 +35,7 @@ from deploykit.operations.trace import trace_trust
 from deploykit.settings.node import Settings
 from deploykit.settings.service import parse_listen_address
 from deploykit.trust.trustreader import TrustReader
+from deploykit.web.actionparts import ActionParts, make_actions, make_signing
 from deploykit.web.assembly import assemble
 from deploykit.web.context import ConsoleContext
 from deploykit.web.feed import ConsoleFeed, FeedPorts, destinations_of
@@ -45,7 +46,6 @@ from deploykit.web.listener import SharedListener
 from deploykit.web.live.describe import EventDraft
 from deploykit.web.live.events import EventRing
 from deploykit.web.login.console import ConsoleLogin
-from deploykit.web.pressing import PressingParts, actions_of, signing_of
 from deploykit.web.projection.activityviews import AuditView
 from deploykit.web.projection.store import Store
 from deploykit.web.rebuild import NodesAsker, NodesRebuilder, ask_everybody
@@ -210,7 +210,7 @@ class ConsoleService(Service):
 
     def _context(self) -> ConsoleContext:
         queries = self._store.queries(lambda: self._health.shown)
-        parts = PressingParts(
+        parts = ActionParts(
             settings=self._settings,
             ledger=self._ledger,
             host=self._host,
@@ -225,8 +225,8 @@ class ConsoleService(Service):
             queries=queries,
             events=self._events,
             now=self._now,
-            actions=actions_of(parts),
-            signing=signing_of(parts),
+            actions=make_actions(parts),
+            signing=make_signing(parts),
             answers=self._ledger.answers,
         )
 

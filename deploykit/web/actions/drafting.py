@@ -15,7 +15,7 @@ from deploykit.messages.deploy import DeployPhase
 from deploykit.names import NodeName, RepoName, short_ref
 from deploykit.operations.compare import CommitComparison
 from deploykit.operations.nodes import shortened
-from deploykit.operations.releasescripts import ReleaseScript, scripts_of_commit
+from deploykit.operations.releasescripts import scripts_of_commit
 from deploykit.operations.rolloutplan import PlannedRollout
 from deploykit.trust.lockrules import KnownStatement
 from deploykit.web.actions.actionports import ActionPorts
@@ -157,7 +157,9 @@ class PlanPresenter:
             return None, ("nothing is known to be live: there is nothing to compare with",)
         outcome = self._comparisons.between(self._ports.settings, repo, old, commit)
         if outcome.found is None:
-            return None, (f"no preview of commits: {outcome.problem}",)
+            # Whoever reads it sits at another machine.
+            problem = outcome.problem.replace("this machine", "the console's machine")
+            return None, (f"no preview of commits: {problem}",)
         return outcome.found, ()
 
     def _scripts(self, plan: Plan, repo: RepoName | None) -> tuple[PlannedScript, ...]:
@@ -173,10 +175,6 @@ class PlanPresenter:
             PlannedScript(step=each.step, path=one_line(f"{each.path}{why[each.path]}"), text=each.text)
             for each in found
         )
-
-
-def _path_of(script: ReleaseScript) -> str:
-    return one_line(f"{script.path} ({script.problem})" if script.problem else script.path)
 
 
 def _holding(parts: PlanParts, count: int) -> Callable[[NodeName], bool | None]:

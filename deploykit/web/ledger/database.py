@@ -47,7 +47,6 @@ LEDGER: Final = database.DatabaseUse(
     synchronous="FULL",
     mode=0o600,
     overflow=8,
-    most_idle=10.0,
 )
 
 
@@ -73,7 +72,7 @@ class LedgerDatabase:
         Raises:
             LedgerError: it is damaged, of a newer version, or cannot be reached.
         """
-        path = self._path()
+        path = database.file_of(self._url)
         if path is not None:
             database.prepare_file(path, LEDGER)
         engine = database.make_engine(self._url, self._password_file, LEDGER)
@@ -105,7 +104,7 @@ class LedgerDatabase:
         Raises:
             LedgerError: the database cannot be used. A commit whose answer was lost may have been made.
         """
-        path = self._path()
+        path = database.file_of(self._url)
         if path is not None and database.file_identity(path) != self._file:
             raise LedgerError(
                 f"the console's ledger {path} was removed or replaced while it was in use",
@@ -141,10 +140,6 @@ class LedgerDatabase:
     def time(self, connection: Connection) -> float:
         """Return what time it is, by the database's clock."""
         return float(connection.execute(select(self.now())).scalar_one())
-
-    def _path(self) -> Path | None:
-        name = self._url.database
-        return Path(name) if self._url.drivername == "sqlite" and name and name != ":memory:" else None
 
     def _connected(self) -> Engine:
         if self._engine is None:

@@ -28,7 +28,6 @@ from deploykit.web.login.passkeyviews import not_counted, step_answer
 from deploykit.web.login.requested import (
     MOST_LABEL,
     as_json,
-    fields_of,
     go_to,
     identity_of,
     login_of,
@@ -38,6 +37,7 @@ from deploykit.web.login.requested import (
 from deploykit.web.login.rights import highest_role, rules_everything
 from deploykit.web.pages.errors import error_page
 from deploykit.web.pages.render import render
+from deploykit.web.requests import fields_of
 
 ACCOUNT: Final = "/account"
 #: Offered for a token, before the longest that the settings let it last cuts it.
@@ -140,7 +140,7 @@ async def rename_passkey(request: Request) -> Response:
         return await run_in_threadpool(lambda: _page(request, 422, problems=problems))
     found = await run_in_threadpool(_own_passkey, request)
     if not found or not await run_in_threadpool(login.ledger.passkeys.rename, found, session.name, label):
-        return error_page(request, 404, title="There is no such passkey", text="It was removed, or is not yours.")
+        return await _no_such_passkey(request)
     await login.notes.done("passkey", f"one is called {label!a} now", who=session.name)
     return go_to(request, f"{ACCOUNT}#passkeys")
 
@@ -156,9 +156,15 @@ async def remove_passkey(request: Request) -> Response:
         problems = {"remove": "This is your last passkey: without it you could not log in. Add another first."}
         return await run_in_threadpool(lambda: _page(request, 409, problems=problems))
     if not credential or not await run_in_threadpool(login.ledger.passkeys.remove, credential, session.name):
-        return error_page(request, 404, title="There is no such passkey", text="It was removed, or is not yours.")
+        return await _no_such_passkey(request)
     await login.notes.done("passkey", f"one removed, from {peer_of_request(request)}", who=session.name)
     return go_to(request, f"{ACCOUNT}#passkeys")
+
+
+async def _no_such_passkey(request: Request) -> Response:
+    who = identity_of(request).viewer.name
+    await login_of(request).notes.refused("passkey", f"none of theirs, from {peer_of_request(request)}", who=who)
+    return error_page(request, 404, title="There is no such passkey", text="It was removed, or is not yours.")
 
 
 def _own_passkey(request: Request) -> str:

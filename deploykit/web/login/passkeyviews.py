@@ -21,7 +21,6 @@ from deploykit.web.login.middleware import INVITE, LOGIN, base_of
 from deploykit.web.login.refusals import AccessRefusal
 from deploykit.web.login.requested import (
     as_json,
-    fields_of,
     go_to,
     identity_of,
     json_refusal,
@@ -32,6 +31,7 @@ from deploykit.web.login.requested import (
 )
 from deploykit.web.pages.errors import error_page
 from deploykit.web.pages.render import render
+from deploykit.web.requests import fields_of
 
 if TYPE_CHECKING:
     from deploykit.web.login.passkeys import PasskeyStep
@@ -84,6 +84,8 @@ async def show_invitation(request: Request) -> Response:
         return _page_refusal(request, refused)
     name = await run_in_threadpool(_invited, request)
     if not name:
+        peer = peer_of_request(request)
+        await login_of(request).notes.refused("invitation", f"a link that does not count, from {peer}")
         return error_page(
             request,
             404,

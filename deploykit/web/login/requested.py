@@ -39,11 +39,6 @@ def passkeys_of(login: ConsoleLogin) -> LoginPasskeys:
     return LoginPasskeys(login)
 
 
-def fields_of(request: Request) -> Mapping[str, str]:
-    """Return the fields of the form of a POST."""
-    return cast(Mapping[str, str], request.state.form)
-
-
 def peer_of_request(request: Request) -> RequestPeer:
     """Return the peer that limits and the audit mean."""
     return login_of(request).peer(request.scope["client"], request.headers)
@@ -83,7 +78,6 @@ def json_refusal(refused: AccessRefusal) -> Response:
 __all__ = [
     "MOST_LABEL",
     "as_json",
-    "fields_of",
     "go_to",
     "identity_of",
     "json_refusal",

@@ -14,7 +14,6 @@ from deploykit.web.login.middleware import LOGIN, LOGOUT
 from deploykit.web.login.oidcsteps import host_of
 from deploykit.web.login.refusals import FORM_CHALLENGE, AccessRefusal
 from deploykit.web.login.requested import (
-    fields_of,
     go_to,
     identity_of,
     login_of,
@@ -22,6 +21,7 @@ from deploykit.web.login.requested import (
     peer_of_request,
 )
 from deploykit.web.pages.render import render
+from deploykit.web.requests import fields_of
 
 #: Kinds of login that the page `/login` serves.
 _BY_PAGE = frozenset({"password", "oidc", "passkey"})

@@ -14,7 +14,7 @@ from deploykit.web.pages.acting import go
 from deploykit.web.pages.confirming import ConfirmPage, confirm
 from deploykit.web.pages.deploying import rollout_of
 from deploykit.web.pages.filters import counted, number, ref_words
-from deploykit.web.pages.pressing import abort_words, reached
+from deploykit.web.pages.rolloutbuttons import abort_words, reached
 from deploykit.web.projection.rolloutviews import RolloutOverview
 from deploykit.web.requests import actions_of, fields_of, viewer_of
 

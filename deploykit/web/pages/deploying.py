@@ -33,8 +33,8 @@ from deploykit.web.pages.acting import (
     wait_until_heard,
 )
 from deploykit.web.pages.filters import ref_words
-from deploykit.web.pages.pressing import PlanStage, button_words, stages_of
 from deploykit.web.pages.render import render
+from deploykit.web.pages.rolloutbuttons import PlanStage, button_words, stages_of
 from deploykit.web.pages.rolloutforms import BOX, TypedRollout, boxes_of, typed_of
 from deploykit.web.projection.activityviews import RefView
 from deploykit.web.projection.rolloutviews import RolloutOverview

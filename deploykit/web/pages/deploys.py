@@ -16,8 +16,8 @@ from deploykit.web.pages.errors import not_found
 from deploykit.web.pages.filters import listed
 from deploykit.web.pages.logtext import shown_line
 from deploykit.web.pages.outcomes import outcome_of
-from deploykit.web.pages.pressing import buttons_of
 from deploykit.web.pages.render import render
+from deploykit.web.pages.rolloutbuttons import buttons_of
 from deploykit.web.pages.rolloutgrid import grid_of
 from deploykit.web.projection.rolloutviews import RolloutNode, RolloutOverview
 from deploykit.web.requests import context_of, page_of, viewer_of

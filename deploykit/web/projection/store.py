@@ -287,12 +287,8 @@ class Store:
             raise ProjectionError("the console's database is closed")
         return self._engine
 
-    def _path(self) -> Path | None:
-        name = self._url.database
-        return Path(name) if self._url.drivername == "sqlite" and name and name != ":memory:" else None
-
     def _open(self) -> None:
-        path = self._path()
+        path = database.file_of(self._url)
         if path is not None:
             database.prepare_file(path)
         engine = database.make_engine(self._url, self._settings.database_password_file)
@@ -326,14 +322,14 @@ class Store:
 
     def _look_for_file(self) -> None:
         """Begin anew where somebody has removed or replaced the file: what is written to it would be lost."""
-        path = self._path()
+        path = database.file_of(self._url)
         if path is None or database.file_identity(path) == self._file:
             return
         _log.error("the console's database %s was removed: rebuilt from the nodes", path)
         self._reopen("it was removed")
 
     def _replace_damaged(self) -> bool:
-        path = self._path()
+        path = database.file_of(self._url)
         if path is None or self._engine is None:
             return False
         try:

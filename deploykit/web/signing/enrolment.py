@@ -16,7 +16,7 @@ from typing import Final
 import attrs
 
 from deploykit.errors import ActionRefused, KeyFileError
-from deploykit.trust.keyformat import SK_ECDSA, PublicKey, decode_key_text, encode_key, fingerprint, parse_key
+from deploykit.trust.keyformat import SK_ECDSA, PublicKey, decode_key_text, encode_key, parse_key
 from deploykit.trust.signersfile import trusted_line
 from deploykit.web.signing.places import SigningPlace
 
@@ -24,6 +24,8 @@ _SITES: Final = re.compile(r"(?!.{101})[A-Za-z0-9_.*?-]+(?:,[A-Za-z0-9_.*?-]+)*"
 _PRINCIPAL: Final = re.compile(r"[A-Za-z0-9@._:/+-]{1,255}")
 #: Characters of a person's name in the name of a key.
 _WHO: Final = 60
+#: Characters of the name of a key, as the ledger keeps it.
+_MOST_LABEL: Final = 200
 _AGAIN: Final = "begin again, in this browser"
 
 
@@ -93,7 +95,12 @@ def key_wanted(sites: str, principal: str, who: str) -> KeyWanted:
         problems["principal"] = "expected one name without blanks, such as ann@example.com"
     if problems:
         raise ActionRefused("this cannot be the purpose of a key", "correct the fields", status=422, **problems)
-    return KeyWanted(sites=wanted, principal=name, who=who)
+    key = KeyWanted(sites=wanted, principal=name, who=who)
+    if len(key.label) > _MOST_LABEL:
+        raise ActionRefused(
+            "the name of the key is too long", "make two keys", status=422, sites="name fewer sites, or a pattern"
+        )
+    return key
 
 
 def key_label(sites: str, who: str) -> str:
@@ -189,12 +196,6 @@ def blob_of_line(line: str) -> bytes:
     return blob
 
 
-def shown_fingerprint(line: str) -> str:
-    """Return the fingerprint of the key in a line; empty where there is none."""
-    blob = blob_of_line(line)
-    return fingerprint(blob) if blob else ""
-
-
 __all__ = [
     "KeyWanted",
     "NewKey",
@@ -204,6 +205,5 @@ __all__ = [
     "key_wanted",
     "read_registration",
     "settings_text",
-    "shown_fingerprint",
     "signers_line",
 ]

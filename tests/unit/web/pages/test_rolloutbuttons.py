@@ -6,7 +6,7 @@ import pytest
 
 from deploykit.messages.rollout import RolloutKind
 from deploykit.web.actions.shown import PlannedNode, PlanShown
-from deploykit.web.pages.pressing import RolloutButtons, abort_words, button_words, buttons_of, stages_of
+from deploykit.web.pages.rolloutbuttons import RolloutButtons, abort_words, button_words, buttons_of, stages_of
 from deploykit.web.projection.rolloutviews import RolloutOverview
 
 

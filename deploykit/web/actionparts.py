@@ -22,7 +22,7 @@ from deploykit.web.signing.desk import SigningDesk
 
 
 @attrs.frozen(kw_only=True, slots=True)
-class PressingParts:
+class ActionParts:
     """What a console has for those who do something.
 
     Args:
@@ -46,14 +46,14 @@ class PressingParts:
     now: Callable[[], datetime]
 
 
-def actions_of(parts: PressingParts) -> ConsoleActions:
+def make_actions(parts: ActionParts) -> ConsoleActions:
     """Return everything that can be done."""
     host, ledger = parts.host, parts.ledger
     ports = action_ports(parts.settings, parts.queries, host, parts.bus, parts.note, key=host.key, now=parts.now)
     return console_actions(ports, ConsoleAccess(ports, ledger.access), ledger.presence, parts.came)
 
 
-def signing_of(parts: PressingParts) -> SigningDesk:
+def make_signing(parts: ActionParts) -> SigningDesk:
     """Return the passkeys that sign."""
     trust = parts.settings.trust
     return SigningDesk(
@@ -66,4 +66,4 @@ def signing_of(parts: PressingParts) -> SigningDesk:
     )
 
 
-__all__ = ["PressingParts", "actions_of", "signing_of"]
+__all__ = ["ActionParts", "make_actions", "make_signing"]
