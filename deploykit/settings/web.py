@@ -107,7 +107,8 @@ class WebSettings:
 
     def _problems(self) -> Iterator[str]:
         yield from too_small(self, {"keep_rows": 1000, "keep_days": 1, "ask_every": 10, "session_idle": 60, "lease": 3})
-        yield from not_a_time(self, ("session_idle", "ask_every", "lease", "token_days"))
+        yield from not_a_time(self, ("session_idle", "ask_every", "lease"))
+        yield from not_a_time(self, ("token_days",), "days")
         try:
             address = parse_listen_address(self.listen)
         except UsageError as error:

@@ -72,11 +72,7 @@ class AccessRefusal:
 
 def wrong_host(rule: HostRule) -> AccessRefusal:
     """Return the refusal of a request for another host."""
-    way = (
-        f"Open {rule.scheme}://{rule.host}/."
-        if rule.host
-        else "Open it by localhost, or name its address in the setting [web] url."
-    )
+    way = f"Open {rule.url}" if rule.host else "Open it by localhost, or name its address in the setting [web] url."
     return AccessRefusal(status=421, detail=f"This console is not reached by that name. {way}")
 
 

@@ -40,3 +40,7 @@ def test_a_console_for_other_machines_with_all_it_needs() -> None:
         ).problems()
         == ()
     )
+
+
+def test_days_are_called_days() -> None:
+    assert [problem for problem in WebSettings(token_days=0).problems() if "token_days: expected days" in problem]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -471,6 +471,23 @@ def test_a_retry_is_for_what_failed_and_only_for_that(world: ActionWorld) -> Non
     assert outcome.state == "started"
     assert outcome.rollout != rollout
     assert world.lines[-1].action == "retry"
+
+
+def test_a_retry_that_others_shall_sign_is_proposed_and_not_started(world: ActionWorld) -> None:
+    rollout = begun(world, chosen=NodesAsked(nodes=("web1",))).rollout
+    node = world.desk.kept[rollout].head.plan.nodes[0]
+    answer = NodeAnswered(node=node, phase="deploy", outcome="failure", detail="disk full")
+    world.desk.records[rollout] = (EventRecord(at=world.desk.kept[rollout].begun + 1, event=answer),)
+    world.desk.end(rollout)
+    world.moment = datetime.fromtimestamp(world.desk.kept[rollout].begun, UTC) + timedelta(seconds=5)
+    plan = world.rollouts.plan_retry(LIVE, rollout, approval=True)
+    assert plan.needs == 1
+    assert [each.node for each in plan.left_out] == [], "who answers besides was never meant"
+    outcome = world.rollouts.retry(LIVE, rollout, plan.digest, approval=True, reason="once more")
+    assert outcome.state == "proposed"
+    mandate = world.desk.kept[outcome.rollout].head.mandate
+    assert mandate is not None
+    assert mandate.message.reason == "once more"
 
 
 def test_a_retry_of_what_people_signed_needs_them_again(world: ActionWorld) -> None:
