@@ -125,7 +125,7 @@ class SigningDesk:
         """
         keys = self._passkeys.list(viewer.name, "signing")
         signed = {each.fingerprint for each in proposal.signatures if not each.problem}
-        if signed.intersection(self._shown(key, self.place(address)).fingerprint for key in keys):
+        if signed.intersection(fingerprint(blob_of_line(key.line)) for key in keys):
             return None
         return signing_offer(self.place(address), proposal.rollout, proposal.body, keys)
 

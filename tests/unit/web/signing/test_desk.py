@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import attrs
@@ -14,6 +15,7 @@ from deploykit.settings.web import WebSettings
 from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.keyformat import SK_ECDSA, PublicKey, encode_key, fingerprint, public_line
 from deploykit.web.actions.auditing import ActionAudit
+from deploykit.web.actions.shown import ProposalShown, SignatureShown
 from deploykit.web.ledger.ledger import Ledger
 from deploykit.web.ledger.passkeys import KeptPasskey
 from deploykit.web.projection.activityviews import AuditView
@@ -197,6 +199,19 @@ def test_an_offer_has_only_the_keys_of_the_place(make: MakeDesk) -> None:
     assert (other.mode, other.enrolled, other.keys, other.link) == ("elsewhere", False, "", "")
     moved = signing_offer(elsewhere, "r-1", body, [attrs.evolve(kept, rp_id="sign.example.org")])
     assert moved.link.startswith(f"https://sign.example.org/#mandate={url_base64(body)}&keys=")
+
+
+def test_whoever_has_signed_is_not_asked_again(make: MakeDesk) -> None:
+    world = make()
+    world.enrolled()
+    (key,) = world.desk.keys(ANN, URL)
+    moment = datetime(2026, 12, 1, tzinfo=UTC)
+    waiting = ProposalShown(rollout="r-1", site="shop", kind="deploy", not_before=moment, not_after=moment, body="e30=")
+    assert world.desk.offer(ANN, waiting, URL) is not None
+    for problem, asked in (("", False), ("it does not fit these bytes", True)):
+        signature = SignatureShown(fingerprint=key.fingerprint, signer="ann", problem=problem)
+        signed = attrs.evolve(waiting, signatures=(signature,))
+        assert (world.desk.offer(ANN, signed, URL) is not None) == asked
 
 
 def test_a_link_that_no_browser_takes_is_not_offered(make: MakeDesk) -> None:
