@@ -126,10 +126,13 @@ class HtpasswdForm(FileForm):
         return f"{user}:{hash}:{_mark(until)}"
 
     def place(self, lines: Sequence[str]) -> int:
-        """Return where a new line goes: at the end."""
-        if lines and lines[-1].rstrip("\r\n").endswith("\\"):
+        """Return where a new line goes: at the end, behind the last line that is not removed."""
+        end = len(lines)
+        while end and not lines[end - 1]:
+            end -= 1
+        if end and lines[end - 1].rstrip("\r\n").endswith("\\"):
             raise AccessError("the last line ends in a backslash: Apache would join ours to it", "remove the backslash")
-        return len(lines)
+        return end
 
 
 @attrs.frozen(slots=True)
@@ -180,49 +183,88 @@ def form_of(settings: AccessSiteSettings) -> FileForm:
     return UserlistForm(settings.userlist) if settings.kind == "haproxy" else HtpasswdForm()
 
 
-def find_user(users: Sequence[FileUser], user: str) -> FileUser | None:
-    """Return the line that counts for a user; None where there is none."""
-    return next((each for each in users if each.user == user), None)
+class AccessFileText:
+    """The text of a file that is being changed: read once, however many changes there are.
+
+    Args:
+        content: of the file.
+        form: how users stand in it.
+
+    Raises:
+        AccessError: the file has no place for users.
+    """
+
+    def __init__(self, content: bytes, form: FileForm) -> None:
+        self._form = form
+        self._lines = _lines(content)  # one that is removed is left empty, so that the others keep their places
+        self._line_end = _line_end(content)
+        self._users: dict[str, list[FileUser]] = {}
+        for each in form.users(content):
+            self._users.setdefault(each.user, []).append(each)
+
+    @property
+    def content(self) -> bytes:
+        """The file as it is now."""
+        return "".join(self._lines).encode("utf-8", "surrogateescape")
+
+    def find(self, user: str) -> FileUser | None:
+        """Return the line that counts for a user; None where there is none."""
+        return next(iter(self._users.get(user, ())), None)
+
+    def put(self, user: str, hash: str, until: datetime) -> None:
+        """Have our line for a user say this hash and this end; the line may be new.
+
+        Raises:
+            AccessError: somebody else's line names the user; the name or the hash cannot stand there; no place for it.
+        """
+        if not _NAME.match(user) or not _HASH.match(hash):
+            raise AccessError(
+                f"the name {user[:80]!a}, or its hash, cannot stand in an access file", "choose another name"
+            )
+        known = self._users.get(user, [])
+        _check_ours(known, user)
+        written = self._form.line(user, hash, until) + self._line_end
+        for each in known[1:]:
+            self._lines[each.line] = ""
+        at = known[0].line if known else self._new_line()
+        self._lines[at] = written
+        self._users[user] = [FileUser(user=user, hash=hash, until=until, line=at)]
+
+    def remove(self, user: str) -> None:
+        """Remove our lines for a user. Those of somebody else stay, also beside ours.
+
+        Raises:
+            AccessError: only lines of somebody else name the user.
+        """
+        known = self._users.get(user, [])
+        ours = [each for each in known if each.ours]
+        if not ours:
+            _check_ours(known, user)
+        for each in ours:
+            self._lines[each.line] = ""
+        self._users[user] = [each for each in known if not each.ours]
+
+    def _new_line(self) -> int:
+        """Make room for a line, and return where: no user stands behind it, so all keep their places."""
+        at = self._form.place(self._lines)
+        if at and not self._lines[at - 1].endswith("\n"):
+            self._lines[at - 1] += self._line_end
+        self._lines.insert(at, "")
+        return at
 
 
 def with_user(content: bytes, form: FileForm, user: str, hash: str, until: datetime) -> bytes:
-    """Return a file in which our line for a user has this hash and this end; the line may be new.
-
-    Raises:
-        AccessError: somebody else's line names the user; the name or the hash cannot stand there; there is no place.
-    """
-    if not _NAME.match(user) or not _HASH.match(hash):
-        raise AccessError(f"the name {user[:80]!a}, or its hash, cannot stand in an access file", "choose another name")
-    lines, line_end = _lines(content), _line_end(content)
-    known = [each for each in form.users(content) if each.user == user]
-    _check_ours(known, user)
-    written = form.line(user, hash, until) + line_end
-    if known:
-        lines[known[0].line] = written
-        for each in reversed(known[1:]):
-            del lines[each.line]
-    else:
-        at = form.place(lines)
-        if at and not lines[at - 1].endswith("\n"):
-            lines[at - 1] += line_end
-        lines.insert(at, written)
-    return "".join(lines).encode("utf-8", "surrogateescape")
+    """Return a file in which our line for a user has this hash and this end; see `AccessFileText.put`."""
+    text = AccessFileText(content, form)
+    text.put(user, hash, until)
+    return text.content
 
 
 def without_user(content: bytes, form: FileForm, user: str) -> bytes:
-    """Return a file without our lines for a user. Those of somebody else stay, also beside ours.
-
-    Raises:
-        AccessError: only lines of somebody else name the user.
-    """
-    lines = _lines(content)
-    known = [each for each in form.users(content) if each.user == user]
-    ours = [each for each in known if each.ours]
-    if not ours:
-        _check_ours(known, user)
-    for each in reversed(ours):
-        del lines[each.line]
-    return "".join(lines).encode("utf-8", "surrogateescape")
+    """Return a file without our lines for a user; see `AccessFileText.remove`."""
+    text = AccessFileText(content, form)
+    text.remove(user)
+    return text.content
 
 
 def taken_back(content: bytes, form: FileForm, old: bytes, new: bytes) -> bytes:
@@ -232,16 +274,17 @@ def taken_back(content: bytes, form: FileForm, old: bytes, new: bytes) -> bytes:
         AccessError: one of these files has no place for users.
     """
     before, after = ({each.user: each for each in form.users(text) if each.ours} for text in (old, new))
+    text = AccessFileText(content, form)
     for user in before.keys() | after.keys():
         was, became = before.get(user), after.get(user)
         if was is not None and became is not None and (was.hash, was.until) == (became.hash, became.until):
             continue
         with contextlib.suppress(AccessError):  # by now it is somebody else's line
             if was is None or was.until is None:
-                content = without_user(content, form, user)
+                text.remove(user)
             else:
-                content = with_user(content, form, user, was.hash, was.until)
-    return content
+                text.put(user, was.hash, was.until)
+    return text.content
 
 
 def _check_ours(known: Sequence[FileUser], user: str) -> None:
@@ -282,11 +325,11 @@ def _unquoted(word: str) -> str:
 
 
 __all__ = [
+    "AccessFileText",
     "FileForm",
     "FileUser",
     "HtpasswdForm",
     "UserlistForm",
-    "find_user",
     "form_of",
     "taken_back",
     "with_user",

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Literal
@@ -24,13 +24,11 @@ from typing import Final, Literal
 import attrs
 
 from deploykit.daemons.access.accessfile import (
+    AccessFileText,
     FileForm,
     FileUser,
-    find_user,
     form_of,
     taken_back,
-    with_user,
-    without_user,
 )
 from deploykit.daemons.access.filewriter import FileChanged, FileSeen, read_file, replace_content
 from deploykit.daemons.access.servercommand import run_command
@@ -110,7 +108,7 @@ class SiteAccessFile:
         try:
             problems, failure = self._apply(changes)
             content = read_file(self._settings.file).content
-            users = self._users_of(content)
+            users = {each.user: each for each in self._users_of(content)}
         except AccessError as error:
             return [ChangeOutcome(outcome="failed", detail=str(error))] * len(changes)
         last = {changes[at].user: at for at in _in_order(changes) if not problems[at]}
@@ -238,37 +236,42 @@ class SiteAccessFile:
 
 
 def _changed(content: bytes, form: FileForm, changes: Sequence[AccessChange]) -> tuple[bytes, list[str]]:
-    """Return a file with the changes in the order in which they were asked for, and why each is not made."""
-    problems = [""] * len(changes)
+    """Return a file with the changes in the order in which they were asked for, and why each is not made.
+
+    Raises:
+        AccessError: the file has no place for users.
+    """
+    problems, text = [""] * len(changes), AccessFileText(content, form)
     for at in _in_order(changes):
         try:
-            content = _with_change(content, form, changes[at])
+            _make(text, changes[at])
         except AccessError as error:
             problems[at] = str(error)
-    return content, problems
+    return text.content, problems
 
 
 def _in_order(changes: Sequence[AccessChange]) -> list[int]:
     return sorted(range(len(changes)), key=lambda at: changes[at].asked_at)
 
 
-def _with_change(content: bytes, form: FileForm, change: AccessChange) -> bytes:
+def _make(text: AccessFileText, change: AccessChange) -> None:
     if change.kind != "grant" or change.until is None:
-        return without_user(content, form, change.user)
+        text.remove(change.user)
+        return
     hash = change.hash
     if hash is None:
-        known = find_user(form.users(content), change.user)
+        known = text.find(change.user)
         if known is None:
             raise AccessError(f"{change.user} has no access here that could be extended", "grant it anew")
         hash = known.hash
-    return with_user(content, form, change.user, hash, change.until)
+    text.put(change.user, hash, change.until)
 
 
-def _outcome(change: AccessChange, problem: str, users: Sequence[FileUser], *, superseded: bool) -> ChangeOutcome:
+def _outcome(change: AccessChange, problem: str, users: Mapping[str, FileUser], *, superseded: bool) -> ChangeOutcome:
     """Return what became of a change, by what stands in the file now."""
     if problem:
         return ChangeOutcome(outcome="failed", detail=problem)
-    found = find_user(users, change.user)
+    found = users.get(change.user)
     if change.kind == "grant":
         if found is None or not found.ours or (change.hash is not None and found.hash != change.hash):
             why = "a later command changed it" if superseded else "it does not stand in the file afterwards"

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 import attrs
 
-from deploykit.errors import ActionRefused, BusError, UsageError
+from deploykit.errors import ActionRefused, DeploykitError, UsageError
 from deploykit.messages import AccessGrantRequested
 from deploykit.messages.topics import topic_of
 from deploykit.names import SiteName
@@ -184,7 +184,7 @@ class ConsoleAccess(AccessActions):
         """Publish a grant; before that it is kept, so that it is seen where nobody answers, or this process ends now.
 
         Raises:
-            BusError: it was not sent, and is not kept.
+            DeploykitError: it was not sent, and is not kept: the broker is away, or there is no key.
         """
         until = message.until.timestamp() if message.until is not None else None
         kept = KeptAccess(
@@ -198,7 +198,7 @@ class ConsoleAccess(AccessActions):
         self._kept.add(kept)
         try:
             self._publish(message)
-        except BusError:
+        except DeploykitError:
             self._kept.end(message.site, message.user)
             raise
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +11,9 @@ import attrs
 import pytest
 
 from deploykit.broker.server import EmbeddedBroker
+from deploykit.daemons.access.daemon import AccessDaemon, access_lock
 from deploykit.daemons.access.statefile import read_state
+from deploykit.daemons.service import service as service_module
 from deploykit.errors import LockBusy
 from deploykit.messages import Message, Notice, new_id
 from deploykit.names import NodeName, SiteName
@@ -262,3 +265,31 @@ def test_the_originals_messages_are_obeyed_where_that_is_switched_on_and_everybo
     audit = world.settings.audit.path_in(world.settings.state).read_text()
     assert "abcdefghijkl" not in audit
     assert "unverified, in clear text" in audit
+
+
+def test_the_end_waits_for_a_test_that_runs(world: AccessWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_module, "STOP_SECONDS", 0.1)
+    go, runs, script = world.root / "go", world.root / "runs", world.root / "test"
+    script.write_text(f"#!/bin/sh\ntouch {runs}\nwhile [ ! -e {go} ]; do sleep 0.05; done\n")
+    script.chmod(0o755)
+    site = AccessSiteSettings(file=world.file, test=(str(script),))
+    settings = attrs.evolve(world.settings, access=AccessSettings(sites={SHOP: site}, gather=0.0))
+    daemon = AccessDaemon(settings, now=world.clock)
+    daemon.__enter__()
+    ending = threading.Thread(target=daemon.__exit__, args=(None, None, None))
+    try:
+        assert daemon.wait_connected(60)
+        world.send(world.grant())
+        wait_until(runs.exists, "the test of the server", 30)
+        assert "shop" in daemon.busy
+        ending.start()
+        ending.join(2)
+        assert ending.is_alive(), "the next daemon would take this change for one that was cut off"
+        with pytest.raises(LockBusy), access_lock(settings):
+            pass
+    finally:
+        go.touch()
+        ending.join(60)
+    assert not ending.is_alive()
+    assert world.users() == ["alice"]
+    assert daemon.busy == ""

@@ -12,7 +12,6 @@ from deploykit.daemons.access.accessfile import (
     FileForm,
     HtpasswdForm,
     UserlistForm,
-    find_user,
     taken_back,
     with_user,
     without_user,
@@ -135,7 +134,7 @@ def test_line_ends_are_those_of_the_file() -> None:
 
 def test_the_first_of_two_lines_counts() -> None:
     users = HTPASSWD.users(b"alice:one\nalice:two\n")
-    found = find_user(users, "alice")
+    found = next((each for each in users if each.user == "alice"), None)
     assert found is not None
     assert found.hash == "one"
 

@@ -15,12 +15,14 @@ import attrs
 import pytest
 
 from deploykit.daemons.access import filewriter, servercommand, sitefile
+from deploykit.daemons.access.accessfile import FileForm, FileUser, form_of
 from deploykit.daemons.access.filewriter import FileSeen, read_file, replace_content
 from deploykit.daemons.access.servercommand import printable, run_command
 from deploykit.daemons.access.sitefile import AccessChange, SiteAccessFile
 from deploykit.errors import AccessError
 from deploykit.names import SiteName
 from deploykit.settings import AccessSiteSettings
+from deploykit.settings.access import AccessKind
 from tests.support.wait import wait_until
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
@@ -318,3 +320,29 @@ def test_a_flood_of_output_does_not_fill_the_disk(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(os, "ftruncate", cut_off)
     assert "did not end within" in run_command(["/usr/bin/yes"], seconds=1.0)
     assert cut
+
+
+@pytest.mark.parametrize("kind", ["htpasswd", "haproxy"])
+def test_a_file_is_read_once_however_many_accesses_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: AccessKind
+) -> None:
+    settings = AccessSiteSettings(file=tmp_path / "users", kind=kind, userlist="shop" if kind == "haproxy" else "")
+    form = form_of(settings)
+    head = "userlist shop\n" if kind == "haproxy" else "# users\n"
+    lines = [form.line(f"user{number}", HASH, NOW) + "\n" for number in range(50)]
+    settings.file.write_text(head + "".join(lines))
+    site, read = SiteAccessFile(SHOP, settings, tmp_path), list[bytes]()
+    users = type(form).users
+
+    def counted(one: FileForm, content: bytes) -> tuple[FileUser, ...]:
+        read.append(content)
+        return users(one, content)
+
+    monkeypatch.setattr(type(form), "users", counted)
+    over = [AccessChange(kind="expire", user=f"user{number}", asked_at=NOW) for number in range(0, 50, 2)]
+    outcomes = site.apply([*over, grant("new"), grant("user2", 1), revoke("user1"), grant("user3")])
+    assert {each.outcome for each in outcomes} == {"expired", "granted", "revoked", "failed"}
+    assert len(read) <= 3
+    left = [each.user for each in site.users()]
+    assert left == ["user3", *(f"user{number}" for number in range(5, 50, 2)), "new", "user2"]
+    assert settings.file.read_text().count("\n") == len(left) + 1

@@ -9,13 +9,14 @@ from typing import Any
 import attrs
 import pytest
 
-from deploykit.errors import ActionRefused, ConnectError
+from deploykit.errors import ActionRefused, ConnectError, DeploykitError, KeyFileError
 from deploykit.messages import AccessGrantRequested, AccessRevokeRequested
 from deploykit.system.shacrypt import sha_crypt
 from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.keyfiles import load_allowed_signers
 from deploykit.trust.signature import verify
 from deploykit.web.actions.access import ConsoleAccess, access_rows
+from deploykit.web.actions.actionports import ActionPorts
 from deploykit.web.actions.asked import GrantAsked
 from deploykit.web.ledger.access import KeptAccess
 from deploykit.web.projection.accessqueries import NodeAccess
@@ -198,6 +199,16 @@ def test_without_a_broker_nothing_was_done(desk: AccessDesk, monkeypatch: pytest
     with pytest.raises(ActionRefused, match="no node can be reached") as refused:
         desk.access.grant(LIVE, GrantAsked(site="shop", user="alice"))
     assert refused.value.status == 503
+    assert desk.kept.grants == []
+
+
+def test_without_a_key_nothing_is_shown_as_asked(desk: AccessDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable(_: ActionPorts) -> None:
+        raise KeyFileError("cannot read the key")
+
+    monkeypatch.setattr(ActionPorts, "signer", unreadable)
+    with pytest.raises(DeploykitError, match="nothing was done"):
+        desk.access.grant(LIVE, GrantAsked(site="shop", user="alice"))
     assert desk.kept.grants == []
 
 
