@@ -38,7 +38,7 @@ def notify(ctx: click.Context, config: Path | None) -> None:
     service.run(lambda: load(config), on_ready=lambda name: click.echo(f"ready: {name}"))
 
 
-@notify.command()
+@notify.command(short_help="Send one line to a channel, and show what became of it.")
 @click.argument("channel")
 @config_option
 @json_option
@@ -63,7 +63,7 @@ def test(ctx: click.Context, channel: str, config: Path | None, as_json: bool) -
     ctx.exit(0 if sent else 1)
 
 
-@notify.command()
+@notify.command(short_help="Show what recorded messages become, channel by channel.")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @config_option
 @json_option
