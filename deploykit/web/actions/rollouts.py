@@ -196,7 +196,7 @@ class ConsoleRollouts(RolloutActions):
             kept = self._ports.kept.find(rollout) if is_rollout_id(rollout) else None
             if kept is None or kept.state != "proposed" or not viewer.sees(kept.head.plan.site):
                 return None
-            return show_proposal(kept, self._desk(), self._ports.now(), self._ports.settings.web.url)
+            return show_proposal(kept, self._desk(kept), self._ports.now(), self._ports.settings.web.url)
 
     def proposals(self, viewer: Viewer, site: str = "") -> Sequence[ProposalShown]:
         """See `RolloutActions`."""
@@ -204,15 +204,20 @@ class ConsoleRollouts(RolloutActions):
             return ()
         with self._ports.audit.judging(viewer, "look", site=site, unless=503):
             waiting = self._ports.kept.proposals(site)
-            desk, now, url = self._desk(), self._ports.now(), self._ports.settings.web.url
-            return tuple(show_proposal(each, desk, now, url) for each in waiting if viewer.sees(each.head.plan.site))
+            desk, now = ApprovalDesk.from_settings(self._ports.settings), self._ports.now()
+            url = self._ports.settings.web.url
+            return tuple(
+                show_proposal(each, desk.asking(each.head.asks), now, url)
+                for each in waiting
+                if viewer.sees(each.head.plan.site)
+            )
 
     def sign(self, viewer: Viewer, rollout: str, signature: str) -> ActionOutcome:
         """See `RolloutActions`."""
         ports = self._ports
         with ports.audit.judging(viewer, "approve", site=self._site_of(rollout), rollout=rollout):
             kept = self._proposed(viewer, rollout, "sign")
-            desk = self._desk()
+            desk = self._desk(kept)
             if not desk.knows_signers:
                 raise ActionRefused("this console knows nobody who may sign", "set trust.allowed_signers", status=503)
             signed = ports.kept.change_mandate(rollout, signing(signature, desk, ports.now()))
@@ -260,7 +265,7 @@ class ConsoleRollouts(RolloutActions):
         The signatures are kept whatever happens here: a site that is busy, or a mandate that begins later, waits.
         """
         ports, site, rollout = self._ports, kept.head.plan.site, kept.rollout
-        held, desk, now = mandate_of(kept), self._desk(), ports.now()
+        held, desk, now = mandate_of(kept), self._desk(kept), ports.now()
         if missing_of(desk.sheet(held, now), desk, now):
             return None
         if now < held.message.not_before:
@@ -282,8 +287,9 @@ class ConsoleRollouts(RolloutActions):
             state="started", rollout=rollout, site=site, detail="enough people have signed: it has begun"
         )
 
-    def _desk(self) -> ApprovalDesk:
-        return ApprovalDesk.from_settings(self._ports.settings)
+    def _desk(self, kept: ConsoleRollout) -> ApprovalDesk:
+        """Return what judges a proposal: by this console's settings, and by those of the one where it was proposed."""
+        return ApprovalDesk.from_settings(self._ports.settings).asking(kept.head.asks)
 
 
 def _described(draft: DraftedRollout, reason: str) -> str:

@@ -24,7 +24,6 @@ from deploykit.bus import Bus
 from deploykit.bus.events import BusState
 from deploykit.errors import ConnectError, DeploykitError, JournalDamaged, LedgerError, PolicyRefused, UsageError
 from deploykit.fleet.controls import ControlKind, ControlRequest
-from deploykit.fleet.journalhead import JournalHead
 from deploykit.fleet.mandates import HeldMandate
 from deploykit.messages import utc_now
 from deploykit.operations.deploy import load_report_trust
@@ -37,11 +36,19 @@ from deploykit.trust.signature import BodySigner
 from deploykit.web.actions.hostport import ConsoleRollout
 from deploykit.web.hosting.lookup import RolloutLookup, console_rollout
 from deploykit.web.hosting.owners import ConsoleOwner
-from deploykit.web.hosting.proposing import AGAIN, ProposalAnnouncer, ProposalClock, what_next
+from deploykit.web.hosting.proposing import (
+    AGAIN,
+    ProposalAnnouncer,
+    ProposalClock,
+    asked_of,
+    enough_signed,
+    head_of,
+    what_next,
+)
 from deploykit.web.hosting.running import HostedRun, RunPorts
 from deploykit.web.ledger.leases import RolloutLease
 from deploykit.web.ledger.ledger import Ledger
-from deploykit.web.ledger.rollouts import ProposalMark
+from deploykit.web.ledger.rollouts import LedgerRollout, ProposalMark
 
 _log = logging.getLogger(__name__)
 
@@ -84,6 +91,8 @@ class RolloutHost(RolloutLookup):
         self._seconds = settings.web.lease
         #: The console's own key: read when it is first needed, and kept.
         self.key = KeyChoice()
+        #: Is called with a proposal that began, or was withdrawn, by itself, and which of both: for the audit.
+        self.on_decided: Callable[[LedgerRollout, str], object] = lambda _row, _what: None
         self._owner = ConsoleOwner(locks if locks is not None else settings.state / "web" / "consoles")
         self._lock = threading.Lock()
         self._runs: dict[str, HostedRun] = {}
@@ -150,7 +159,7 @@ class RolloutHost(RolloutLookup):
             RolloutBusy: another rollout of the site runs.
             LedgerError: the ledger cannot be written; nothing was sent.
         """
-        head = self._head(planned, planned.mandate)
+        head = head_of(planned, planned.mandate, self._now())
         with self._begins(planned.plan.rollout):
             self._run(self._ledger.rollouts.start(head, by, self.owner, self._seconds), resumed=False)
 
@@ -174,6 +183,8 @@ class RolloutHost(RolloutLookup):
         if head.mandate is None:
             raise PolicyRefused(f"rollout {rollout} has no mandate", "propose it anew")
         planned = approved(planned_of(self._settings, head, key=self.key), head.mandate)
+        if not enough_signed(self._settings, planned.mandate or head.mandate, self._now(), head.asks):
+            raise PolicyRefused(f"too few have signed rollout {rollout}: {head.asks} must", "see /approvals")
         since = self._ledger.rollouts.list(site=row.site, states=("running", "ended"), since=row.begun, limit=1)
         if since:
             raise PolicyRefused(
@@ -182,7 +193,7 @@ class RolloutHost(RolloutLookup):
                 "propose it anew, or withdraw it",
             )
         with self._begins(rollout):
-            begun = self._head(planned, planned.mandate)
+            begun = head_of(planned, planned.mandate, self._now(), head.asks)
             lease = self._ledger.rollouts.begin(begun, self.owner, self._seconds, was=row.raw_head)
             if lease is not None:
                 self._run(lease, resumed=False)
@@ -200,7 +211,7 @@ class RolloutHost(RolloutLookup):
             PolicyRefused: the plan lies outside of the mandate.
             LedgerError: the ledger cannot be written.
         """
-        head = self._head(planned, mandate)
+        head = head_of(planned, mandate, self._now(), asked_of(self._settings, planned.plan.site))
         self._ledger.rollouts.propose(head, by)
         self._announcer.tell(head, self._now())
 
@@ -327,25 +338,15 @@ class RolloutHost(RolloutLookup):
         row = self._ledger.rollouts.find(mark.rollout)
         if row is None:
             return
-        found = what_next(self._settings, row.head().mandate, now)
-        if found == "begin":
-            self.start_approved(mark.rollout)
-        elif found == "withdraw":
-            self.withdraw(mark.rollout)
-        else:
+        head = row.head()
+        found = what_next(self._settings, head.mandate, now, head.asks)
+        if isinstance(found, datetime):
             self._proposals.again(mark, found)
+            return
+        (self.start_approved if found == "begin" else self.withdraw)(mark.rollout)
+        self.on_decided(row, found)
 
     # -- parts ---------------------------------------------------------------------------------------------------------
-
-    def _head(self, planned: PlannedRollout, mandate: HeldMandate | None) -> JournalHead:
-        return JournalHead(
-            plan=planned.plan,
-            begun=self._now().timestamp(),
-            evidence=planned.evidence,
-            without_build=planned.without_build,
-            override_lock=planned.override_lock,
-            mandate=mandate,
-        )
 
     @contextmanager
     def _begins(self, rollout: str) -> Iterator[None]:

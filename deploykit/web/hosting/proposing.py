@@ -20,9 +20,12 @@ from deploykit.errors import DeploykitError
 from deploykit.fleet.journalhead import JournalHead
 from deploykit.fleet.mandates import HeldMandate
 from deploykit.messages import RolloutProposed
+from deploykit.names import SiteName
 from deploykit.operations.approval import ApprovalDesk
 from deploykit.operations.mandatefiles import blobs_of
+from deploykit.operations.rolloutplan import PlannedRollout
 from deploykit.settings.node import Settings
+from deploykit.trust.mandate import Requirement
 from deploykit.trust.signature import BodySigner, sign
 from deploykit.web.ledger.rollouts import ProposalMark
 from deploykit.wire import Frame, encode
@@ -54,7 +57,7 @@ def proposed_message(
     """
     if head.mandate is None:
         raise ValueError("a proposal has a mandate")
-    approved, site = head.mandate.message, settings.sites.get(head.plan.site)
+    approved, asks = head.mandate.message, asked_of(settings, head.plan.site) or head.asks
     base = settings.web.url.rstrip("/")
     return RolloutProposed(
         source=f"operator/{socket.gethostname()}",
@@ -67,7 +70,7 @@ def proposed_message(
         commit=approved.commit,
         count=len(head.plan.nodes),
         signed=len(blobs_of(head.mandate)),
-        wanted=max(site.signatures, 1) if site is not None and site.needs_mandate else 0,
+        wanted=asks.signatures if asks is not None else 0,
         not_after=approved.not_after,
         digest=head.mandate.digest,
         requested_by=approved.requested_by,
@@ -77,18 +80,46 @@ def proposed_message(
     )
 
 
-def enough_signed(settings: Settings, mandate: HeldMandate, now: datetime) -> bool:
-    """Return whether the signatures that count here are enough for the site, as far as this machine knows it.
+def head_of(
+    planned: PlannedRollout, mandate: HeldMandate | None, now: datetime, asks: Requirement | None = None
+) -> JournalHead:
+    """Return what the journal of a rollout begins with.
+
+    Args:
+        planned: what it is to do.
+        mandate: with the signatures so far; None where nobody must sign.
+        now: aware.
+        asks: what the site asks of the mandate.
+    """
+    return JournalHead(
+        plan=planned.plan,
+        begun=now.timestamp(),
+        evidence=planned.evidence,
+        without_build=planned.without_build,
+        override_lock=planned.override_lock,
+        mandate=mandate,
+        asks=asks,
+    )
+
+
+def asked_of(settings: Settings, site: SiteName) -> Requirement | None:
+    """Return what a site asks of mandates; None where it asks for none, or the settings do not know it."""
+    known = settings.sites.get(site)
+    return Requirement.of(known) if known is not None and known.needs_mandate else None
+
+
+def enough_signed(settings: Settings, mandate: HeldMandate, now: datetime, asks: Requirement | None = None) -> bool:
+    """Return whether the signatures that count here are enough: by these settings, and for what was asked elsewhere.
 
     Raises:
         KeyFileError: the files of allowed signers cannot be read.
     """
-    desk = ApprovalDesk.from_settings(settings)
+    desk = ApprovalDesk.from_settings(settings).asking(asks)
     return not desk.judge(desk.counting(mandate, now)[0], now)
 
 
 def what_next(
-    settings: Settings, mandate: HeldMandate | None, now: datetime
+    settings: Settings, mandate: HeldMandate | None, now: datetime, asks: Requirement | None = None
 ) -> Literal["begin", "withdraw"] | datetime:
     """Return what becomes of a proposal now, or when to look at it again if nobody changes it before.
 
@@ -96,6 +127,7 @@ def what_next(
         settings: of the console.
         mandate: with the signatures so far; None where it has none, and nothing ever becomes of it.
         now: aware.
+        asks: what the site asks for, by the settings of the console where it was proposed.
 
     Raises:
         KeyFileError: the files of allowed signers cannot be read.
@@ -109,7 +141,7 @@ def what_next(
         return last + OVER_FOR + timedelta(seconds=1)
     if now < first:
         return first
-    return "begin" if enough_signed(settings, mandate, now) else now + AGAIN
+    return "begin" if enough_signed(settings, mandate, now, asks) else now + AGAIN
 
 
 class ProposalClock:
@@ -179,4 +211,14 @@ class ProposalAnnouncer:
             self._unsent.append(frame)
 
 
-__all__ = ["AGAIN", "OVER_FOR", "ProposalAnnouncer", "ProposalClock", "enough_signed", "proposed_message", "what_next"]
+__all__ = [
+    "AGAIN",
+    "OVER_FOR",
+    "ProposalAnnouncer",
+    "ProposalClock",
+    "asked_of",
+    "enough_signed",
+    "head_of",
+    "proposed_message",
+    "what_next",
+]

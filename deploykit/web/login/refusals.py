@@ -76,6 +76,11 @@ def wrong_host(rule: HostRule) -> AccessRefusal:
     return AccessRefusal(status=421, detail=f"This console is not reached by that name. {way}")
 
 
+def no_text() -> AccessRefusal:
+    """Return the refusal of a request with a NUL, which no name has and no database keeps."""
+    return AccessRefusal(status=400, detail="The address or the form holds a NUL, which nothing here is called.")
+
+
 def not_ours(audit: str) -> AccessRefusal:
     """Return the refusal of a request that another page may have sent."""
     return AccessRefusal(
@@ -128,6 +133,7 @@ __all__ = [
     "AccessRefusal",
     "ledger_away",
     "no_rights",
+    "no_text",
     "not_logged_in",
     "not_ours",
     "wants_json",

@@ -207,15 +207,18 @@ class SigningDesk:
             ActionRefused: there is none.
             LedgerError: the ledger cannot be written.
         """
-        found = self._passkeys.find(credential, "signing")
-        if found is None or not self._passkeys.remove(credential, viewer.name):
-            raise ActionRefused("there is no such signing key of yours", "see the list", status=404)
+        with self._audit.judging(viewer, _ACTION):
+            found = self._passkeys.find(credential, "signing")
+            if found is None or not self._passkeys.remove(credential, viewer.name):
+                raise ActionRefused("there is no such signing key of yours", "see the list", status=404)
         self._audit.done(viewer, _ACTION, f"removed {found.label}, {fingerprint(blob_of_line(found.line))}")
 
     def _require_new(self, credential: str, cose: bytes) -> None:
         """Accept a key that is neither known as one that logs in nor as another that signs."""
+        from deploykit.web.login.passkeyrules import same_key  # slow to import, and most processes enrol nothing
+
         for known in self._passkeys.list():
-            if known.credential == credential or known.public_key == cose:
+            if known.credential == credential or same_key(known.public_key, cose):
                 what = "logs in" if known.purpose == "login" else "signs already"
                 raise ActionRefused(f"this passkey {what}", "make a new one: a key logs in or signs", status=409)
 

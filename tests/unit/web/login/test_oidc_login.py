@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from deploykit.settings.oidc import OidcSettings
+from deploykit.web.login.apitokens import TokenAsked
 from deploykit.web.login.oidc import OidcProvider
 from tests.support.badservers import dripping
 from tests.support.loginworld import OWN, access, form
@@ -248,6 +249,23 @@ def test_a_login_that_another_browser_began_is_refused(world: OidcWorld) -> None
     world.jar.clear()
     world.jar.update(mine)
     assert world.ask(theirs).status == 200, "the browser that began it is not disturbed"
+
+
+def test_a_token_loses_the_groups_that_its_owner_has_no_more(tmp_path: Path) -> None:
+    with oidc_world(tmp_path, groups_claim="groups") as world:
+        rules = (access("@ops", "@web", role="admin"),)
+        world.console.login.reload(attrs.evolve(world.console.login.settings, access=rules))
+        asked = TokenAsked(label="ci", role="admin", sites=("*",), seconds=86400)
+        text, _ = world.console.login.tokens.make(asked, "ann", ("ops", "web"))
+
+        def status() -> int:
+            return world.console.asker.get("/api/v1/sites", {"authorization": f"Bearer {text}"}).status
+
+        for groups, found in ((["ops", "new"], 200), ([], 403), (["ops", "new"], 403)):
+            world.provider.claims["groups"] = groups
+            world.log_in()
+            assert status() == found
+        assert world.console.login.tokens.list("ann")[0].groups == ()
 
 
 def test_an_answer_counts_once(world: OidcWorld) -> None:
