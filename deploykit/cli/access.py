@@ -175,7 +175,7 @@ def revoke(
     ctx.exit(_show(outcome, as_json=as_json))
 
 
-@access.command("list")
+@access.command("list", short_help="List who may see protected sites, as the nodes say.")
 @click.argument("site", required=False)
 @asking_options
 @via_options

@@ -38,7 +38,7 @@ def notify(ctx: click.Context, config: Path | None) -> None:
     service.run(lambda: load(config), on_ready=lambda name: click.echo(f"ready: {name}"))
 
 
-@notify.command()
+@notify.command(short_help="Send one line to a channel, and show what became of it.")
 @click.argument("channel")
 @config_option
 @json_option
@@ -63,7 +63,7 @@ def test(ctx: click.Context, channel: str, config: Path | None, as_json: bool) -
     ctx.exit(0 if sent else 1)
 
 
-@notify.command()
+@notify.command(short_help="Show what recorded messages become, channel by channel.")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @config_option
 @json_option
@@ -81,9 +81,12 @@ def render(ctx: click.Context, file: Path, config: Path | None, as_json: bool, e
     """
     from deploykit.daemons.notify.rehearsal import rehearse
 
+    heard = shown = 0
     for found in rehearse(load(config or ctx.obj), _records(file)):
+        heard += 1
         if not (found.sent or everything or found.standing == "doubtful"):
             continue
+        shown += 1
         if as_json:
             print_json(
                 {
@@ -101,6 +104,9 @@ def render(ctx: click.Context, file: Path, config: Path | None, as_json: bool, e
             click.echo(f"  {name}: {visible(text)}")
         if found.why:
             click.echo(f"  nothing is sent: {visible(found.why)}")
+    if not shown:
+        many = "the one message in it is no" if heard == 1 else f"none of {heard} messages is"
+        click.echo(f"deploykit: {file}: {many} news for a channel (--all shows why)", err=True)
 
 
 def _records(file: Path) -> Iterator[RecordedMessage]:

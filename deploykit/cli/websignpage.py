@@ -9,7 +9,7 @@ import click
 from deploykit.cli.options import config_option, json_option, load, print_json
 
 
-@click.command("sign-page")
+@click.command("sign-page", short_help="Write the page of web.sign_origin as static files.")
 @click.option("--console", metavar="URL", help="Where signatures go.  [default: web.url of the settings]")
 @click.option(
     "--write",

@@ -273,6 +273,9 @@ def test_the_command_runs_tries_and_shows(world: World, tmp_path: Path) -> None:
         "deploykit: no channel 'nix' in the settings (there are: ops)\n",
     )
     (tmp_path / "message.json").write_bytes(encode(notice("hello")).body)
+    (tmp_path / "cut.json").write_text('{"x":')
+    silent = run("notify", "render", str(tmp_path / "cut.json"), "--config", config)
+    assert "no news for a channel (--all shows why)" in silent.stderr
     shown = run("notify", "render", str(tmp_path / "message.json"), "--json", "--config", config)
     assert json.loads(json.loads(shown.stdout)["sent"]["ops"])["data"]["line"] == "hello"
     with daemon:
