@@ -18,7 +18,7 @@ from deploykit.cli.options import json_option
     help="Start from this git repository; it is cloned, never written to.",
 )
 @click.option("--fleet", is_flag=True, help="Show three nodes: a canary that fails, a rollout, the way back.")
-@click.option("--web", is_flag=True, help="Show the web console over three nodes, until Ctrl-C.")
+@click.option("--web", is_flag=True, help="Press and sign in a web console over three nodes, until Ctrl-C.")
 @click.option(
     "--port", type=click.IntRange(0, 65535), metavar="PORT", help="Of the web console; a free one where none is given."
 )
@@ -42,7 +42,8 @@ def demo(
 
     With --fleet: three nodes, a release that the canary stops, one that reaches all, and the way back.
 
-    With --web: the same nodes in the web console, at http://localhost:PORT/. It goes on until Ctrl-C.
+    With --web: the same nodes in the web console, at http://localhost:PORT/, to press, sign and go back; the page says
+    what to try. It goes on until Ctrl-C.
 
     \b
     Examples:

@@ -68,12 +68,13 @@ def deploy(ctx: click.Context, /, site: str, ref: str | None, as_json: bool, **g
     settings = via_settings(given["config"], given)
     console = console_for(settings, given)
     if console is not None:
-        from deploykit.cli.viaasked import deploy_asked, refuse_what_is_not_there
+        from deploykit.cli.viaasked import deploy_asked, refuse_beside_retry
         from deploykit.cli.viadeploy import begin_via, retry_via
 
         if given["retry_failed"] is not None:
-            refuse_what_is_not_there(ctx)
-            ctx.exit(retry_via(console, settings, given["retry_failed"], given, as_json=as_json))
+            refuse_beside_retry(ctx)
+            named = {**given, "ref": ref}
+            ctx.exit(retry_via(console, settings, given["retry_failed"], named, site=site, as_json=as_json))
         if ref is None:
             raise click.UsageError("Missing option '--ref'.", ctx)
         ctx.exit(begin_via(console, settings, deploy_asked(ctx, site, ref, given), given, as_json=as_json))

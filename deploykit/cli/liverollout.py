@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deploykit.cli.rolloutdisplay import RolloutDisplay
-from deploykit.cli.rolloutsummary import summary_lines
+from deploykit.cli.rolloutsummary import promote_command, summary_lines
 from deploykit.cli.rollouttext import budget_words, counts_words, plan_title, state_words
 from deploykit.cli.terminalkeys import TerminalKeys
 from deploykit.cli.visible import visible
@@ -70,9 +70,14 @@ class LiveRollout(RolloutDisplay):
     """
 
     def __init__(
-        self, plan: Plan, console: Console | None = None, *, answer: Callable[[bool], None] | None = None
+        self,
+        plan: Plan,
+        console: Console | None = None,
+        *,
+        answer: Callable[[bool], None] | None = None,
+        through: str = "",
     ) -> None:
-        super().__init__(plan)
+        super().__init__(plan, through=through)
         self._console = console or Console(highlight=False, markup=False, emoji=False)
         self._live = Live(console=self._console, auto_refresh=False, transient=True, redirect_stderr=False)
         self._keys = TerminalKeys()
@@ -94,7 +99,7 @@ class LiveRollout(RolloutDisplay):
     def ended(self, summary: RolloutSummary) -> None:
         """Print the last picture and the summary, to stay."""
         self._stop()
-        first, *rest = summary_lines(summary)
+        first, *rest = summary_lines(summary, through=self.through)
         self._console.print(Text(first, style=_STYLES.get(summary.state, "bold")), soft_wrap=True)
         for line in rest:
             self._console.print(Text(line), soft_wrap=True)
@@ -224,7 +229,7 @@ class LiveRollout(RolloutDisplay):
         if self._asking:
             yield Text("go on? y goes on, n ends the rollout here", style="bold yellow", no_wrap=True)
         elif self._pause() is not None and self._pause() != self._answered:
-            go_on = f"paused: deploykit rollout promote {self.plan.rollout}"
+            go_on = f"paused: {promote_command(self.plan.rollout, self.through)}"
             yield Text(visible(go_on), style="bold yellow", no_wrap=True, overflow="ellipsis")
         else:
             yield Text(visible(picture.waiting), style="cyan", no_wrap=True, overflow="ellipsis")

@@ -133,6 +133,7 @@ def unlock(
 def _show(site: str, outcome: LockOutcome, *, as_json: bool) -> int:
     """Print what became of a statement, and return the exit code."""
     from deploykit.messages import SiteLocked
+    from deploykit.operations.locks import not_locked
 
     message = outcome.message
     notes = list(outcome.notes)
@@ -145,7 +146,7 @@ def _show(site: str, outcome: LockOutcome, *, as_json: bool) -> int:
         print_json(_as_json(site, outcome))
         return outcome.exit_code
     if message is None:
-        click.echo(f"{site} is not locked")
+        click.echo(not_locked(site, doubted=outcome.doubted))
         return outcome.exit_code
     count = f"{len(outcome.holds)} of {len(outcome.holds) + len(outcome.lacks)} nodes hold it"
     sent = visible(message.summary)

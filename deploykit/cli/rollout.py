@@ -100,7 +100,7 @@ def show(ctx: click.Context, /, config: Path | None, id_: str, state: str | None
     if console is not None:
         from deploykit.cli.viarollout import show_via
 
-        ctx.exit(show_via(console, id_, state, as_json=as_json))
+        ctx.exit(show_via(console, settings, id_, state, as_json=as_json))
     proposal = proposal_named(settings, id_)
     if proposal is not None:
         show_proposal(settings, proposal, as_json=as_json)
@@ -241,7 +241,7 @@ def retry(
     else:
         from deploykit.cli.viadeploy import retry_via
 
-        times = dict.fromkeys(("not_before", "not_after", "reason"), "the console's usual ones count")
+        times = dict.fromkeys(("not_before", "not_after"), "leave it out: the usual time counts")
         refuse_with_via(ctx, times)
         ctx.exit(retry_via(console, settings, id_, {**given, "key": key, "dry_run": dry_run}, as_json=as_json))
     plan = plan_again(ctx, settings, id_, {"key": key})

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Self
 import click
 
 from deploykit.cli.options import print_json
-from deploykit.cli.rolloutsummary import summary_entry, summary_lines
+from deploykit.cli.rolloutsummary import promote_command, summary_entry, summary_lines
 from deploykit.cli.rollouttext import change_lines, plan_entry, plan_title, twin_lines
 from deploykit.cli.visible import visible
 from deploykit.fleet.observer import RolloutObserver
@@ -40,10 +40,11 @@ class RolloutDisplay(RolloutObserver):
 
     Args:
         plan: of the rollout.
+        through: URL of the console that coordinates it; commands that are suggested then name it.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
+    def __init__(self, plan: Plan, *, through: str = "") -> None:
+        self.plan, self.through = plan, through
         self.view = RolloutView(plan, self.now())
 
     @staticmethod
@@ -85,7 +86,7 @@ class RolloutDisplay(RolloutObserver):
 
     def ended(self, summary: RolloutSummary) -> None:
         """Print how it ended, and what comes next: to standard error where somebody has to do something."""
-        for line in summary_lines(summary):
+        for line in summary_lines(summary, through=self.through):
             click.echo(line, err=summary.exit_code != 0)
 
     def _begin(self) -> None:
@@ -109,8 +110,8 @@ class PlainRollout(RolloutDisplay):
         steps: print each step and its output, too: by default where there is one node.
     """
 
-    def __init__(self, plan: Plan, *, steps: bool | None = None) -> None:
-        super().__init__(plan)
+    def __init__(self, plan: Plan, *, steps: bool | None = None, through: str = "") -> None:
+        super().__init__(plan, through=through)
         self._steps = len(plan.nodes) == 1 if steps is None else steps
         self._printed = self.now()
         self._quiet = _QUIET[0]
@@ -127,7 +128,7 @@ class PlainRollout(RolloutDisplay):
         model = self.view.model
         if model is not None and model.task == "pause" and model.until is None and model.paused_since != self._paused:
             self._paused = model.paused_since
-            self._print(f"waits for a person: deploykit rollout promote {self.plan.rollout}")
+            self._print(f"waits for a person: {promote_command(self.plan.rollout, self.through)}")
 
     def tick(self) -> None:
         """Print what is waited for, where nothing else was printed for some time."""

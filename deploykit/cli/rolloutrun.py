@@ -34,13 +34,16 @@ _ENDING: Final = (signal.SIGINT, signal.SIGTERM)
 _SHOW_CURSOR: Final = b"\x1b[?25h"
 
 
-def display_for(plan: Plan, *, as_json: bool, answer: Callable[[bool], None] | None = None) -> RolloutDisplay:
+def display_for(
+    plan: Plan, *, as_json: bool, answer: Callable[[bool], None] | None = None, through: str = ""
+) -> RolloutDisplay:
     """Return what shows a rollout: JSON lines, a live picture on a terminal, or plain lines.
 
     Args:
         plan: of the rollout.
         as_json: a script reads it.
         answer: called with whether to go on, where a person at the terminal was asked.
+        through: URL of the console that coordinates it; commands that are suggested then name it.
     """
     everything = _shows_anything()
     if as_json:
@@ -48,8 +51,8 @@ def display_for(plan: Plan, *, as_json: bool, answer: Callable[[bool], None] | N
     if sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("", "dumb") and everything:
         from deploykit.cli.liverollout import LiveRollout
 
-        return LiveRollout(plan, answer=answer)
-    return PlainRollout(plan)
+        return LiveRollout(plan, answer=answer, through=through)
+    return PlainRollout(plan, through=through)
 
 
 def _shows_anything() -> bool:

@@ -24,8 +24,18 @@ _ALIKE: Final = 3
 _OUTPUT: Final = 5
 
 
-def summary_lines(summary: RolloutSummary) -> Iterator[str]:
-    """Yield the end of a rollout: its state, each bad node, and what comes next."""
+def promote_command(rollout: str, through: str = "") -> str:
+    """Return the command that ends a pause; `through` is the URL of the console that coordinates the rollout."""
+    return f"deploykit rollout promote {rollout}{_via(through)}"
+
+
+def summary_lines(summary: RolloutSummary, *, through: str = "") -> Iterator[str]:
+    """Yield the end of a rollout: its state, each bad node, and what comes next.
+
+    Args:
+        summary: how it ended.
+        through: URL of the console that coordinated it; empty: this machine did.
+    """
     plan = summary.plan
     why = f": {summary.detail}" if summary.detail else ""
     yield visible(f"rollout {plan.rollout} {_state(summary.state)} ({counts_words(summary.counts.items())}){why}")
@@ -37,22 +47,22 @@ def summary_lines(summary: RolloutSummary) -> Iterator[str]:
     for each in summary.bad:
         if each.node not in folded:
             yield from _node_lines(each, width)
-    yield from map(visible, advice_lines(summary))
+    yield from map(visible, advice_lines(summary, through=through))
 
 
-def advice_lines(summary: RolloutSummary) -> Iterator[str]:
-    """Yield the commands that go on from here, each after a line with what it does."""
-    plan = summary.plan
+def advice_lines(summary: RolloutSummary, *, through: str = "") -> Iterator[str]:
+    """Yield the commands that go on from here, each after a line with what it does; `through` as above."""
+    plan, via = summary.plan, _via(through)
     if summary.state == "paused":
         yield "to go on:"
-        yield f"  deploykit rollout promote {plan.rollout}"
+        yield f"  {promote_command(plan.rollout, through)}"
         yield "to end it here:"
-        yield f"  deploykit rollout abort {plan.rollout}"
+        yield f"  deploykit rollout abort {plan.rollout}{via}"
     if summary.state not in ("failed", "aborted", "rolled-back"):
         return
     if summary.later:  # what would be taken back or tried again is no longer what is live
         yield f"rollout {summary.later} of {plan.site} was begun after it: to see what is live now:"
-        yield f"  deploykit status --all --site {plan.site}"
+        yield _page(plan.site, through) or f"  deploykit status --all --site {plan.site}"
         return
     if summary.bad:
         if all(each.state == "refused" for each in summary.bad):
@@ -61,19 +71,28 @@ def advice_lines(summary: RolloutSummary) -> Iterator[str]:
             yield "to try those that failed, refused or were silent once more:"
         if plan.kind == "deploy":
             ref = short_ref(plan.targets[plan.nodes[0]].ref)
-            yield f"  deploykit deploy {plan.site} --ref {ref} --retry-failed {plan.rollout}"
+            yield f"  deploykit deploy {plan.site} --ref {ref} --retry-failed {plan.rollout}{via}"
         else:
-            yield f"  deploykit rollout retry {plan.rollout}"
+            yield f"  deploykit rollout retry {plan.rollout}{via}"
     if summary.changed and plan.kind == "deploy" and summary.state != "rolled-back":
         yield f"to take the new release back from the {_nodes(len(summary.changed))} that {_has(summary.changed)} it:"
         if len(summary.changed) > _NAMED:
-            listed = f"deploykit rollout show {plan.rollout} --list active"
-            yield f"  {listed} | deploykit rollback {plan.site} --nodes -"
+            listed = f"deploykit rollout show {plan.rollout} --list active{via}"
+            yield f"  {listed} | deploykit rollback {plan.site} --nodes -{via}"
         else:
-            yield f"  deploykit rollback {plan.site} {' '.join(f'-I {node}' for node in summary.changed)}"
+            yield f"  deploykit rollback {plan.site} {' '.join(f'-I {node}' for node in summary.changed)}{via}"
     if any(each.state == "silent" for each in summary.bad):
         yield "to see what the silent nodes did, once they answer:"
-        yield f"  deploykit history {plan.site}"
+        yield _page(plan.site, through) or f"  deploykit history {plan.site}"
+
+
+def _via(through: str) -> str:
+    return f" --via {through}" if through else ""
+
+
+def _page(site: str, through: str) -> str:
+    """Return the address of a site's page, where a console is there to show it."""
+    return f"  {through}/sites/{site}" if through else ""
 
 
 def summary_entry(summary: RolloutSummary) -> dict[str, object]:

@@ -57,8 +57,8 @@ def grant_via(
             password = ""
         else:
             password = console.done(AccessGranted, "POST", "/access", body).password
-    states = _awaited(console, site, user, timeout)
-    return _show(site, user, states, wanted=("granted",), password=password, as_json=as_json)
+    row = _awaited(console, site, user, timeout)
+    return _show(site, user, row, wanted=("granted",), password=password, as_json=as_json)
 
 
 def revoke_via(
@@ -83,8 +83,7 @@ def revoke_via(
     end = time.monotonic() + timeout
     while (row := _row(console, site, user)) is not None and _has_access(row) and time.monotonic() < end:
         time.sleep(_LOOK)  # the console shows what nodes report, and says nothing of its own when one does
-    states = dict(row.nodes) if row is not None else {}
-    return _show(site, user, states, wanted=("revoked", "expired"), password="", as_json=as_json)
+    return _show(site, user, row, wanted=("revoked", "expired"), password="", as_json=as_json)
 
 
 def list_via(console: ConsoleClient, site: SiteName | None, *, as_json: bool) -> int:
@@ -129,14 +128,14 @@ def _row(console: ConsoleClient, site: str, user: str) -> AccessRow | None:
     return next((row for row in rows if row.user == user and row.site == site), None)
 
 
-def _awaited(console: ConsoleClient, site: str, user: str, timeout: float) -> dict[str, str]:
-    """Return the state of each node once all have answered, or when time is over."""
+def _awaited(console: ConsoleClient, site: str, user: str, timeout: float) -> AccessRow | None:
+    """Return the access once all nodes have answered, or when time is over."""
     end = time.monotonic() + timeout
     while True:
         row = _row(console, site, user)
         states = dict(row.nodes) if row is not None else {}
         if (states and _ASKED not in states.values()) or time.monotonic() >= end:
-            return states
+            return row
         time.sleep(_LOOK)  # the console shows what nodes report, and says nothing of its own when one does
 
 
@@ -144,31 +143,42 @@ def _has_access(row: AccessRow) -> bool:
     return any(state in ("granted", _ASKED) for _, state in row.nodes)
 
 
-def _show(
-    site: str, user: str, states: dict[str, str], *, wanted: tuple[str, ...], password: str, as_json: bool
-) -> int:
-    done = [node for node, state in states.items() if state in wanted]
+def _show(site: str, user: str, row: AccessRow | None, *, wanted: tuple[str, ...], password: str, as_json: bool) -> int:
+    states = dict(row.nodes) if row is not None else {}
+    problems = dict(row.problems) if row is not None else {}
+    done = [node for node, state in states.items() if state in wanted and node not in problems]
     silent = [node for node, state in states.items() if state == _ASKED]
     revoked = "revoked" in wanted
     code = 0 if len(done) == len(states) and (done or revoked) else 1
+    if states and all(state == "refused" for state in states.values()):
+        code = 3
     shown = password if done or silent or not states else ""  # refused everywhere: it opens nothing
     if as_json:
         print_json(
             {
                 **{"site": site, "user": user, "done": done, "silent": silent, "nodes": states},
+                "problems": problems,
                 **({"password": shown} if shown else {}),
             }
         )
         return code
     for node, state in states.items():
-        click.echo(visible(f"{node}: {'no report yet; see `deploykit access list`' if state == _ASKED else state}"))
-    if not done and not revoked:
+        click.echo(visible(f"{node}: {_words(state, problems.get(node, ''))}"))
+    if not done and not revoked and len(silent) == len(states):
         print_notes([f"no node has reported the access of {user} to {site} yet"])
     if revoked and not states:
-        click.echo(visible(f"no node shows an access of {user} to {site}"))
+        click.echo(visible(f"all nodes were asked to keep {user} out of {site}; none shows an access now"))
     if shown:
         click.echo(visible(f"the password of {user} for {site}, shown this once: {shown}"))
     return code
+
+
+def _words(state: str, problem: str) -> str:
+    if state == _ASKED:
+        return "no report yet; see `deploykit access list`"
+    if problem:
+        return f"{'not done, the access is as before' if state == 'granted' else state}: {problem}"
+    return state
 
 
 __all__ = ["grant_via", "list_via", "revoke_via"]

@@ -29,22 +29,15 @@ def approve_via(
     as_json: bool,
 ) -> None:
     """Show what a proposal at a console allows, decoded from its bytes; ask; sign it here; hand the signature over."""
-    from deploykit.messages import utc_now
-    from deploykit.operations.approval import ApprovalDesk
-    from deploykit.operations.approvaltext import sheet_entry
     from deploykit.via.proposing import mandate_of
 
     rollout = newest_proposal(console) if what == "last" else what
     proposal = read_proposal(console, rollout)
     held = mandate_of(proposal, rollout)
     if no_sign:
-        if as_json:
-            sheet = ApprovalDesk.from_settings(settings).sheet(held, utc_now())
-            print_json({**sheet_entry(sheet), "missing": proposal.missing, "signed_by": None})
-            return
-        _print(settings, held)
-        _print_signed(proposal)
-        click.echo("nothing was signed")
+        show_waiting(settings, proposal, as_json=as_json)
+        if not as_json:
+            click.echo("nothing was signed")
         return
     if not as_json:
         _print_signed(proposal)
@@ -54,6 +47,26 @@ def approve_via(
         return
     if outcome.state != "proposed":
         click.echo(f"to see it: deploykit rollout show {visible(rollout)} --via {visible(console.url)}")
+
+
+def show_waiting(settings: Settings, proposal: ProposalShown, *, as_json: bool) -> None:
+    """Print what a proposal allows, decoded from its bytes, and who has signed it, as the console says.
+
+    Raises:
+        PolicyRefused: its bytes are no mandate of that rollout.
+    """
+    from deploykit.messages import utc_now
+    from deploykit.operations.approval import ApprovalDesk
+    from deploykit.operations.approvaltext import sheet_entry
+    from deploykit.via.proposing import mandate_of
+
+    held = mandate_of(proposal, proposal.rollout)
+    if as_json:
+        sheet = ApprovalDesk.from_settings(settings).sheet(held, utc_now())
+        print_json({**sheet_entry(sheet), "missing": proposal.missing, "signed_by": None})
+        return
+    _print(settings, held)
+    _print_signed(proposal)
 
 
 def sign_via(
@@ -129,4 +142,4 @@ def _print_signed(proposal: ProposalShown) -> None:
         click.echo(visible(f"missing, as the console says: {proposal.missing}"))
 
 
-__all__ = ["approve_via", "newest_proposal", "read_proposal", "sign_via"]
+__all__ = ["approve_via", "newest_proposal", "read_proposal", "show_waiting", "sign_via"]

@@ -33,6 +33,14 @@ _NOT_THERE: Final = {
     "evidence": "leave it out: the console has the build results itself",
 }
 
+#: What a retry takes over from the rollout that it repeats.
+_REPEATED: Final = frozenset(
+    {
+        *("first", "batch", "order", "max_failures", "pause", "timeout", "quorum", "on_failure"),
+        *("override_lock", "without_build", "not_before", "not_after"),
+    }
+)
+
 
 def refuse_what_is_not_there(ctx: click.Context) -> None:
     """Accept options that the API has.
@@ -41,6 +49,17 @@ def refuse_what_is_not_there(ctx: click.Context) -> None:
         UsageError: another one is given.
     """
     refuse_with_via(ctx, {name: why for name, why in _NOT_THERE.items() if name in ctx.params})
+
+
+def refuse_beside_retry(ctx: click.Context) -> None:
+    """Accept what `deploy --retry-failed` has at a console: the nodes and options are those of the earlier rollout.
+
+    Raises:
+        UsageError: another option is given.
+    """
+    refuse_what_is_not_there(ctx)
+    kept = "leave it out: --retry-failed repeats the nodes and options of that rollout"
+    refuse_with_via(ctx, {name: kept for name in ctx.params if name.startswith("chosen_") or name in _REPEATED})
 
 
 def nodes_asked(given: Mapping[str, Any]) -> NodesAsked:
@@ -142,4 +161,4 @@ def _time(moment: datetime | None) -> str:
     return moment.isoformat() if moment is not None else ""
 
 
-__all__ = ["deploy_asked", "nodes_asked", "options_asked", "refuse_what_is_not_there", "rollback_asked"]
+__all__ = ["deploy_asked", "nodes_asked", "options_asked", "refuse_beside_retry", "rollback_asked"]

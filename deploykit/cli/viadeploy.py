@@ -36,12 +36,10 @@ def begin_via(
     as_json: bool,
 ) -> int:
     """Have a console plan a rollout, show the plan, have it begun or signed, follow it, and return the exit code."""
-    from deploykit.errors import UsageError
     from deploykit.web.actions.asked import RollbackAsked
     from deploykit.web.actions.shown import ActionOutcome
 
-    if given["propose"] and (given["approve_with"] or given["yes"]):
-        raise UsageError("--propose waits for others, --approve-with signs at once", "give one of them")
+    _check_signing(given)
     kind, where = ("rollback", "rollbacks") if isinstance(asked, RollbackAsked) else ("deploy", "deploys")
     site = f"/sites/{quote(asked.site, safe='')}"
     body = {**_body(asked), "approval": _wants_approval(given)}
@@ -58,19 +56,36 @@ def begin_via(
 
 
 def retry_via(
-    console: ConsoleClient, settings: Settings, rollout: str, given: Mapping[str, Any], *, as_json: bool
+    console: ConsoleClient,
+    settings: Settings,
+    id_: str,
+    given: Mapping[str, Any],
+    *,
+    site: str = "",
+    as_json: bool,
 ) -> int:
-    """Have a console retry what a rollout did not reach, and return the exit code."""
+    """Have a console retry what a rollout did not reach, and return the exit code.
+
+    Args:
+        id_: of the rollout, its beginning, or `last`.
+        site: which it must be of, for `deploy --retry-failed`; `ref` and `commit` in `given` likewise.
+    """
+    from deploykit.cli.viarollout import rollout_named
     from deploykit.web.actions.shown import ActionOutcome
 
-    path = f"/deploys/{quote(rollout, safe='')}/retry"
-    plan = _read_plan(console.get(path).value)
+    _check_signing(given)
+    path = f"/deploys/{quote(rollout_named(console, id_), safe='')}/retry"
+    approval = _wants_approval(given)
+    plan = _read_plan(console.get(path, {"approval": "true"} if approval else None).value)
+    if site:
+        _check_retried(plan, id_, site, given)
     if given["dry_run"]:
         _print_plan(plan, as_json=as_json, nothing_sent=True)
         return 0
     if not as_json:
         _print_plan(plan, as_json=False)
-    outcome = console.done(ActionOutcome, "POST", path, {"plan": plan.digest})
+    body = {"plan": plan.digest, "approval": approval, "reason": given["reason"]}
+    outcome = console.done(ActionOutcome, "POST", path, body)
     return go_on_via(console, settings, outcome, given, plan=plan, asked=None, as_json=as_json)
 
 
@@ -88,7 +103,7 @@ def go_on_via(
     from deploykit.via.following import plan_of_shown
 
     for note in (*plan.notes, *plan.warnings, *outcome.notes):
-        click.echo(f"deploykit: {visible(note)}", err=True)
+        click.echo(f"deploykit: the console: {visible(note)}", err=True)
     if outcome.state == "proposed":
         keys = _signing_keys(settings, given)
         for key in keys if not given.get("propose") else ():
@@ -108,7 +123,7 @@ def follow_via(console: ConsoleClient, settings: Settings, plan: Plan, *, as_jso
         kind = "promote" if goes_on else "abort"
         console.do("POST", f"/deploys/{quote(plan.rollout, safe='')}/control", {"kind": kind})
 
-    display: RolloutDisplay = display_for(plan, as_json=as_json, answer=answer)
+    display: RolloutDisplay = display_for(plan, as_json=as_json, answer=answer, through=console.url)
     try:
         with display:
             model = RolloutFollower(console, plan, display).follow()
@@ -144,6 +159,33 @@ def _signing_keys(settings: Settings, given: Mapping[str, Any]) -> tuple[KeyChoi
     return (key,) if asked and (key.given or settings.signing_key is not None) else ()
 
 
+def _check_signing(given: Mapping[str, Any]) -> None:
+    from deploykit.errors import UsageError
+
+    if given["propose"] and (given["approve_with"] or given["yes"]):
+        raise UsageError("--propose waits for others, --approve-with signs at once", "give one of them")
+
+
+def _check_retried(plan: PlanShown, id_: str, site: str, given: Mapping[str, Any]) -> None:
+    """Accept the plan of a retry of the rollout that `deploy SITE --ref REF --retry-failed ID` means.
+
+    Raises:
+        UsageError: it is of another site, ref or commit, or a way back.
+    """
+    from deploykit.errors import UsageError
+    from deploykit.names import RefName, short_ref
+
+    ref, commit = given["ref"], given["commit"]
+    if plan.site != site:
+        raise UsageError(f"rollout {id_} is of site {plan.site}, not {site}", "nothing was sent")
+    if plan.kind != "deploy":
+        raise UsageError(f"rollout {id_} is a rollback", f"`deploykit rollout retry {id_}`")
+    if ref is not None and ref not in (plan.ref, short_ref(RefName(plan.ref))):
+        raise UsageError(f"rollout {id_} is of {short_ref(RefName(plan.ref))}, not {ref}", "leave --ref out")
+    if commit not in (None, plan.commit):
+        raise UsageError(f"rollout {id_} is of commit {plan.commit}, not {commit}", "leave --commit out")
+
+
 def _check_count(plan: PlanShown, given: Mapping[str, Any]) -> None:
     from deploykit.errors import UsageError
 
@@ -168,11 +210,13 @@ def _sign(
 ) -> ActionOutcome:
     """Show the mandate's own bytes, ask, sign them here, and hand the signature over."""
     from deploykit.cli.viaapprove import read_proposal, sign_via
-    from deploykit.via.proposing import mandate_of, require_as_asked
+    from deploykit.via.proposing import mandate_of, require_as_asked, require_as_shown
 
     held = mandate_of(read_proposal(console, rollout), rollout)
     if asked is not None:
         require_as_asked(held, asked, plan)
+    else:
+        require_as_shown(held, plan)
     return sign_via(console, settings, held, key, yes=bool(given.get("yes")), as_json=as_json)
 
 

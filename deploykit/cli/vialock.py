@@ -47,7 +47,7 @@ def lock_via(
         if since is not None:
             raise UsageError("--since needs a key of yours: the console's own locks begin at once", "give --key")
         body = {"reason": reason, "allow_rollback": allow_rollback, "until": draft.until.isoformat()}
-        return _show(console.done(ActionOutcome, "PUT", _path(site), body), as_json=as_json)
+        return _counted(console.done(ActionOutcome, "PUT", _path(site), body), as_json=as_json)
     import attrs
 
     state = _state(console, site)
@@ -67,17 +67,22 @@ def unlock_via(
 
     if not has_key(settings, key):
         query = {"reason": reason} if reason else None
-        return _show(console.done(ActionOutcome, "DELETE", _path(site), query=query), as_json=as_json)
+        return _counted(console.done(ActionOutcome, "DELETE", _path(site), query=query), as_json=as_json)
     state = _state(console, site)
     if not state.nodes:
         raise NobodyMatches(f"no node with site {site} answered the console, so nothing is known of its lock")
     found = lifted_lock(state, site)
     if found is None:
+        from deploykit.operations.locks import not_locked
+
+        doubted = bool(state.locks)  # one that the console believes would be the one to lift
+        print_notes(state.locks)
+        detail = not_locked(site, doubted=doubted)
         if as_json:
-            print_json({"site": site, "state": "done", "detail": f"{site} is not locked"})
+            print_json({"site": site, "state": "asked" if doubted else "done", "detail": detail})
         else:
-            click.echo(f"{site} is not locked")
-        return 0
+            click.echo(visible(detail))
+        return 1 if doubted else 0
     statement, lock = found
     click.echo(visible(f"deploykit: it lifts: {lock.summary}"), err=True)
     now = utc_now()
@@ -113,8 +118,14 @@ def _path(site: str) -> str:
     return f"/sites/{quote(site, safe='')}/lock"
 
 
+def _counted(outcome: ActionOutcome, *, as_json: bool) -> int:
+    """Show what became of a statement of the console; 1 unless all nodes that answered hold it."""
+    _show(outcome, as_json=as_json)
+    return 0 if outcome.state == "done" else 1
+
+
 def _show(outcome: ActionOutcome, *, as_json: bool) -> int:
-    print_notes(outcome.notes)
+    print_notes([f"the console: {note}" for note in outcome.notes])
     if as_json:
         print_json(_entry(outcome))
     else:

@@ -74,9 +74,10 @@ def console_for(settings: Settings, given: Mapping[str, Any]) -> ConsoleClient |
     own = url is None or url.rstrip("/") == mine.url.rstrip("/")
     via = mine if own else ViaSettings(url=str(url))  # the settings' token is for the settings' console alone
     variable = os.environ.get(TOKEN_FILE)
-    if token is not None or variable:
-        via = attrs.evolve(via, token_file=token or Path(str(variable)))
-    return ConsoleClient(via)
+    if token is None and not variable:
+        return ConsoleClient(via)
+    via = attrs.evolve(via, token_file=token or Path(str(variable)))
+    return ConsoleClient(via, token_from="--via-token" if token is not None else TOKEN_FILE)
 
 
 def refuse_with_via(ctx: click.Context, names: Mapping[str, str]) -> None:

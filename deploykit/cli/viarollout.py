@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 import click
@@ -13,10 +13,13 @@ from deploykit.cli.rollouttext import counts_words, state_words
 from deploykit.cli.visible import visible
 
 if TYPE_CHECKING:
+    from deploykit.settings.node import Settings
     from deploykit.via.answers import FollowedRollout
     from deploykit.via.client import ConsoleClient
     from deploykit.web.actions.shown import ProposalShown
 
+#: Rollouts among which the beginning of an id is looked for.
+_LOOKED_THROUGH: Final = 500
 _HEAD = ("rollout", "kind", "what", "state", "nodes", "begun")
 
 
@@ -54,7 +57,7 @@ def list_via(console: ConsoleClient, limit: int, *, as_json: bool) -> None:
         click.echo("the console knows no rollout", err=True)
 
 
-def show_via(console: ConsoleClient, id_: str, state: str | None, *, as_json: bool) -> int:
+def show_via(console: ConsoleClient, settings: Settings, id_: str, state: str | None, *, as_json: bool) -> int:
     """Print a rollout node by node, as the console heard it, and return its exit code; 0 while it runs."""
     import time
 
@@ -63,6 +66,9 @@ def show_via(console: ConsoleClient, id_: str, state: str | None, *, as_json: bo
     from deploykit.via.following import model_of, plan_of_rollout
 
     rollout = rollout_named(console, id_)
+    for proposal in _proposals(console):
+        if proposal.rollout == rollout:
+            return _show_proposal(settings, proposal, state, as_json=as_json)
     seen = look_at(console, rollout)
     plan = plan_of_rollout(seen.rollout, tuple(seen.nodes.values()))
     model = model_of(plan, seen.rollout, seen.nodes, time.time())
@@ -90,6 +96,15 @@ def show_via(console: ConsoleClient, id_: str, state: str | None, *, as_json: bo
     return code
 
 
+def _show_proposal(settings: Settings, proposal: ProposalShown, state: str | None, *, as_json: bool) -> int:
+    """Print a rollout that waits for people; none of its nodes has a state yet."""
+    from deploykit.cli.viaapprove import show_waiting
+
+    if state is None:
+        show_waiting(settings, proposal, as_json=as_json)
+    return 0
+
+
 def _show_lines(rollout: FollowedRollout) -> list[str]:
     from deploykit.operations.times import shown_time
 
@@ -109,40 +124,56 @@ def control_via(console: ConsoleClient, id_: str, kind: str, *, rollback: bool =
     """Ask something of a rollout that a console coordinates; an abort of one that waits for people withdraws it."""
     from deploykit.web.actions.shown import ActionOutcome
 
-    waiting = {each.rollout for each in _proposals(console)} if kind == "abort" else set[str]()
-    if kind == "abort" and id_ in waiting:
-        console.do("POST", f"/deploys/{quote(id_, safe='')}/withdraw")
-        if as_json:
-            print_json({"rollout": id_, "withdrawn": True})
-        else:
-            click.echo(f"{visible(id_)} is withdrawn; nothing was sent")
-        return 0
     rollout = rollout_named(console, id_)
+    if kind == "abort" and rollout in {each.rollout for each in _proposals(console)}:
+        console.do("POST", f"/deploys/{quote(rollout, safe='')}/withdraw")
+        if as_json:
+            print_json({"rollout": rollout, "withdrawn": True})
+        else:
+            click.echo(f"{visible(rollout)} is withdrawn; nothing was sent")
+        return 0
     body: dict[str, object] = {"kind": kind, **({"rollback": True} if rollback else {})}
     outcome = console.done(ActionOutcome, "POST", f"/deploys/{quote(rollout, safe='')}/control", body)
     if as_json:
         print_json({"rollout": rollout, "asked": kind, "detail": outcome.detail})
     else:
         back = " and to roll back" if rollback else ""
-        detail = f": {outcome.detail}" if outcome.detail else ""
-        click.echo(visible(f"asked {rollout} to {kind}{back}{detail}"))
+        text = outcome.detail if outcome.state != "asked" else f"asked to {kind}{back}"
+        click.echo(visible(f"{rollout}: {text}; see `deploykit rollout show {rollout} --via {console.url}`"))
     return 0
 
 
 def rollout_named(console: ConsoleClient, id_: str) -> str:
-    """Return the id of a rollout; `last` is the newest that the console knows.
+    """Return the id of a rollout of a console.
+
+    Args:
+        id_: the id, a beginning that no other one has, or `last`: the newest that was begun, else that is proposed.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or more than one.
     """
     from deploykit.errors import UsageError
+    from deploykit.fleet.journal import is_rollout_id
+
+    if id_ == "last":
+        for found in (_begun(console, 1), [each.rollout for each in _proposals(console)]):
+            if found:
+                return found[0]
+        raise UsageError("the console knows no rollout", "see `deploykit rollout list`")
+    known = {*_begun(console, _LOOKED_THROUGH), *(each.rollout for each in _proposals(console))}
+    alike = sorted(each for each in known if each.startswith(id_)) if id_ not in known else [id_]
+    if len(alike) > 1:
+        raise UsageError(f"more than one rollout begins with {id_[:80]}: {', '.join(alike[:5])}", "give more of its id")
+    if not alike and not is_rollout_id(id_):
+        raise UsageError(f"the console knows no rollout {id_[:80]!a}", "see `deploykit rollout list`")
+    return alike[0] if alike else id_  # an older one may still be found by its whole id
+
+
+def _begun(console: ConsoleClient, limit: int) -> list[str]:
+    """Return the ids of rollouts that were begun, the newest first."""
     from deploykit.via.answers import FollowedRollout
 
-    if id_ != "last":
-        return id_
-    for rollout in console.items(FollowedRollout, "/deploys", {"limit": "1"}):
-        return rollout.rollout
-    raise UsageError("the console knows no rollout", "see `deploykit rollout list`")
+    return [each.rollout for each in console.items(FollowedRollout, "/deploys", {"limit": str(limit)})]
 
 
 def _proposals(console: ConsoleClient) -> list[ProposalShown]:

@@ -9,6 +9,7 @@ import attrs
 import click
 
 from deploykit.cli.options import config_option, load
+from deploykit.cli.webforget import forget
 from deploykit.cli.webinvite import invite
 from deploykit.cli.webopenapi import openapi
 from deploykit.cli.websignpage import sign_page
@@ -50,6 +51,7 @@ def web(ctx: click.Context, config: Path | None, listen: str | None) -> None:
 
 web.add_command(openapi)
 web.add_command(invite)
+web.add_command(forget)
 web.add_command(sign_page)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,13 @@ NODES: Final = ("web1", "web2", "web3")
 CANARY: Final = NODES[0]
 #: The machine of the web console, where there is one.
 CONSOLE: Final = "console"
+#: By which whoever plays with the console signs.
+YOU: Final = "you@demo"
+#: What the console's key may ask of the nodes.
+_PRESSED: Final = (
+    "deploy.requested", "rollout.abort", "rollout.run", "node.queried", "site.locked", "site.unlocked",
+    "access.grant-requested", "access.revoke-requested",
+)  # fmt: skip
 #: Scripts of the demo's site. They take their time, so that there is something to see.
 _PRE_DEPLOY: Final = """#!/bin/sh
 for table in orders customers prices; do
@@ -39,14 +47,18 @@ class DemoFleet:
         stage: the directory and processes it uses.
         timeline: where it prints.
         figures: seconds by name, to which it adds its own.
+        origin: of a web console from which people press and sign, `http://localhost:PORT`; empty for none.
     """
 
-    def __init__(self, stage: Stage, timeline: Timeline, figures: dict[str, float]) -> None:
+    def __init__(self, stage: Stage, timeline: Timeline, figures: dict[str, float], *, origin: str = "") -> None:
+        self._origin = origin
         self._stage = stage
         self._timeline = timeline
         self._figures = figures
         self._port = 0
         root = stage.root
+        #: Who may see the protected site `docs`, where there is a console.
+        self.users = root / "docs.users"
         self.origin, self.work = root / "git" / "shop.git", root / "work"
         #: The settings file of whoever steers the fleet.
         self.operator = root / "operator.toml"
@@ -99,10 +111,13 @@ class DemoFleet:
             made = generate_key(root / f"{who}.key")
             trust(root / "allowed_signers", "operator@demo" if who == "operator" else who, made.public_blob)
         self.write_settings("operator", self.operator)
+        if self._origin:
+            self.users.touch(mode=0o640)
         for node in NODES:
             (root / node).mkdir()
             self.write_settings(node, root / node / "deploykit.toml")
-            stage.start(node, *stage.command("agent", "--config", str(root / node / "deploykit.toml")))
+            words = ("run", "agent", "access") if self._origin and node == CANARY else ("agent",)
+            stage.start(node, *stage.command(*words, "--config", str(root / node / "deploykit.toml")))
         took = stage.wait(lambda: all("ready" in stage.output_of(node) for node in NODES), "three agents to start")
         stage.wait(
             lambda: all((root / node / "state/mirrors/shop.git/packed-refs").exists() for node in NODES),
@@ -135,7 +150,7 @@ path = "{root / name / "spool"}"
 
 [trust]
 allowed_signers = "{root / "allowed_signers"}"
-
+{self._heeded()}
 [repositories.shop]
 url = "{self.origin}"
 """
@@ -147,14 +162,39 @@ types = ["deploy.requested", "rollout.abort", "node.queried"]
 
 [[trust.grants]]
 principal = "{CONSOLE}"
-types = ["node.queried"]
+types = {json.dumps(_PRESSED if self._origin else ("node.queried",))}
 
 [sites.shop]
 path = "{root / name / "site"}"
 repo = "shop"
 release = {{ required = ["pre-deploy", "post-deploy"] }}
 """
+            text += self._signed_site(root / name) if self._origin else ""
+        if self._origin and name == CANARY:
+            text += f'\n[access.sites.docs]\nfile = "{self.users}"\n'
         path.write_text(text + more)
+
+    def _heeded(self) -> str:
+        """Return which passkeys count."""
+        return f'origins = ["{self._origin}"]\nrp_ids = ["localhost"]\n' if self._origin else ""
+
+    @staticmethod
+    def _signed_site(directory: Path) -> str:
+        """Return the settings of a site that goes live only where a person has signed, and who may."""
+        return f"""
+[[trust.grants]]
+principal = "{YOU}"
+types = ["rollout.approved"]
+
+[sites.bank]
+path = "{directory / "bank"}"
+repo = "shop"
+require = "person"
+"""
+
+    def write_console(self, path: Path, *, more: str) -> None:
+        """Write the settings of the web console, which runs no agent: its sites say only what they ask for."""
+        self.write_settings(CONSOLE, path, more=self._signed_site(path.parent / "nowhere") + more)
 
     @staticmethod
     def by_name() -> tuple[str, ...]:

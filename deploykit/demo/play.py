@@ -14,7 +14,7 @@ from deploykit.demo.fleetstory import FleetStory
 from deploykit.demo.stage import Stage
 from deploykit.demo.story import Story
 from deploykit.demo.timeline import ConsoleTimeline, JsonTimeline, Timeline
-from deploykit.demo.webstory import PAUSE, WebStory
+from deploykit.demo.webstory import WebStory
 from deploykit.errors import UsageError
 from deploykit.settings.address import Broker, parse_address
 
@@ -59,14 +59,13 @@ def play_fleet(*, keep: bool, as_json: bool) -> bool:
         return FleetStory(stage, timeline, as_json=as_json).play()
 
 
-def play_web(*, port: int, keep: bool, as_json: bool, pause: float = PAUSE) -> None:
+def play_web(*, port: int, keep: bool, as_json: bool) -> None:
     """Run the demo console until it is interrupted; then everything is ended and removed.
 
     Args:
         port: of the console, on loopback; 0 takes a free one.
         keep: leave the directory behind, and print its path.
         as_json: print JSON lines.
-        pause: seconds between two scenes.
 
     Raises:
         DemoFailed: a process of the demo ended.
@@ -76,7 +75,7 @@ def play_web(*, port: int, keep: bool, as_json: bool, pause: float = PAUSE) -> N
         with _clean_end(), Stage(keep=keep) as stage:
             if keep:
                 timeline.event("demo", f"everything is in {stage.root}")
-            WebStory(stage, timeline, port=port, pause=pause).play()
+            WebStory(stage, timeline, port=port).play()
     except KeyboardInterrupt:
         timeline.event("demo", "ended; nothing of it is left" if not keep else "ended")
 

@@ -15,6 +15,7 @@ from deploykit.fleet.journalformat import decode_plan, encode_plan
 from deploykit.fleet.mandates import HeldMandate
 from deploykit.fleet.plan import Plan
 from deploykit.messages import BuildEvidence
+from deploykit.trust.mandate import Requirement
 from deploykit.wire import Frame
 
 #: Seconds from 1970 to the year 9999.
@@ -33,6 +34,7 @@ class JournalHead:
         override_lock: why commands are to be obeyed although the site is locked; empty where they are not.
         mandate: what people signed for this rollout; None where nobody had to.
         host: where it was begun, in words for a person.
+        asks: what the site asks of the mandate, where whoever proposed it knew the site; None where they did not.
     """
 
     plan: Plan
@@ -42,6 +44,7 @@ class JournalHead:
     override_lock: str = ""
     mandate: HeldMandate | None = None
     host: str = attrs.field(factory=socket.gethostname)
+    asks: Requirement | None = None
 
 
 def is_rollout_id(text: str) -> bool:
@@ -60,6 +63,7 @@ def encode_head(head: JournalHead) -> Record:
         "without_build": head.without_build,
         **({"override_lock": head.override_lock} if head.override_lock else {}),
         **({"mandate": encode_frame(head.mandate.frame)} if head.mandate is not None else {}),
+        **({"asks": attrs.asdict(head.asks)} if head.asks is not None else {}),
     }
 
 
@@ -84,6 +88,7 @@ def decode_head(value: Record) -> JournalHead:
         override_lock=str(value.get("override_lock", "")),
         mandate=_mandate(value.get("mandate")),
         host=str(value.get("host", "")),
+        asks=_asks(value.get("asks")),
     )
 
 
@@ -94,6 +99,15 @@ def _mandate(value: object) -> HeldMandate | None:
         case {"headers": headers, "body": body}:
             return HeldMandate.of_frame(decode_frame(headers, body))
     raise TypeError("mandate")
+
+
+def _asks(value: object) -> Requirement | None:
+    match value:
+        case None:
+            return None
+        case {"require": "" | "person" as require, "signatures": int(signatures)} if signatures > 0:
+            return Requirement(require=require, signatures=signatures)
+    raise TypeError("asks")
 
 
 def encode_frame(frame: Frame) -> dict[str, object]:

@@ -4,6 +4,7 @@ Rules:
 
 * Showing decides nothing: nodes judge commands, locks and approvals by rules of their own.
 * Commands are judged by grants and by their own time; locks, approvals and build results by grants.
+* A command of a rollout belongs there if its signer may run rollouts of the site, also where nodes refuse it.
 * What speaks for a node is judged by that node: reports, progress, descriptions.
 * Where the grants of this machine name nobody for a type, a trusted key is enough: only the nodes know who may.
 * Pushes, fetches and the beginnings of builds need no signature. A fetch that has one is judged by its node.
@@ -139,7 +140,7 @@ def _check(message: Message, signer: Signers, trust: TraceTrust) -> None:
             ):
                 raise PolicyRefused(f"{signer} may not change who sees site {message.site}")
         case DeployRequested() if message.audience:
-            policy.authorize(message, signer, message.audience[0], message.time)
+            _check_command(message, signer, policy)
         case RolloutAbort() | RolloutReported() | RolloutProposed() if _granted(policy, (*DEPLOY, RUN)):
             if not policy.may_coordinate(signer, message.site):
                 raise PolicyRefused(f"{signer} may not deploy site {message.site}")
@@ -147,6 +148,19 @@ def _check(message: Message, signer: Signers, trust: TraceTrust) -> None:
             policy.authorize_build(message, signer, now=message.time, remember=_EVER)
         case _:
             pass
+
+
+def _check_command(message: DeployRequested, signer: Signers, policy: Policy) -> None:
+    """Refuse a command of somebody who may not send it, unless it is of a rollout that they may run.
+
+    Such a command was sent, and each node refuses it. Were it left out, those refusals would belong to no rollout.
+
+    Raises:
+        PolicyRefused: they may not.
+    """
+    if message.rollout is not None and policy.may((*DEPLOY, RUN), signer, message.site):
+        return
+    policy.authorize(message, signer, message.audience[0], message.time)
 
 
 def _check_statement(message: SiteLocked | SiteUnlocked | RolloutApproved, signer: Signers, policy: Policy) -> None:

@@ -105,12 +105,24 @@ class ApprovalDesk:
         settings: of this machine; None where there are none.
         trust: whose signatures count, as far as it is known here; None where it is not.
         allowed: the keys of `trust`.
+        asks: the least that counts as enough, whatever the settings say of the site; None: that alone.
     """
 
-    def __init__(self, settings: Settings | None, trust: Trust | None, allowed: AllowedSigners | None) -> None:
+    def __init__(
+        self,
+        settings: Settings | None,
+        trust: Trust | None,
+        allowed: AllowedSigners | None,
+        asks: Requirement | None = None,
+    ) -> None:
         self._settings = settings
         self._trust = trust
         self._allowed = allowed
+        self._asks = asks
+
+    def asking(self, asks: Requirement | None) -> ApprovalDesk:
+        """Return a desk that asks for this, too."""
+        return ApprovalDesk(self._settings, self._trust, self._allowed, asks)
 
     @classmethod
     def from_settings(cls, settings: Settings | None) -> ApprovalDesk:
@@ -294,7 +306,7 @@ class ApprovalDesk:
 
     def _requirement(self, held: HeldMandate) -> Requirement | None:
         site = self._settings.sites.get(held.message.site) if self._settings is not None else None
-        return Requirement.of(site) if site is not None else None
+        return Requirement.of(site).and_also(self._asks) if site is not None else self._asks
 
     def _commit(self, commit: ObjectId | None) -> LocalCommit | None:
         if commit is None or self._settings is None:

@@ -46,6 +46,7 @@ class LockOutcome:
         lacks: those that do not: they were silent, or show another statement.
         others: locks that are in force beside it, or in spite of it.
         notes: lines for the person.
+        doubted: nothing was lifted, and nodes show a statement that does not count on this machine. It may there.
     """
 
     message: SiteLocked | SiteUnlocked | None
@@ -53,14 +54,24 @@ class LockOutcome:
     lacks: tuple[NodeName, ...] = ()
     others: tuple[KnownStatement, ...] = ()
     notes: tuple[str, ...] = ()
+    doubted: bool = False
 
     @property
     def exit_code(self) -> int:
-        """0 where all nodes that were heard hold it; 1 where one does not, or none was heard."""
+        """0 where all nodes that were heard hold it; 1 where one does not, none was heard, or nobody knows."""
+        if self.doubted:
+            return 1
         unlocks = self.message is None or isinstance(self.message, SiteUnlocked)
         if self.lacks or (unlocks and self.others):
             return 1
         return 0 if self.message is None or self.holds else 1
+
+
+def not_locked(site: str, *, doubted: bool) -> str:
+    """Return what to tell a person where nothing was lifted; `doubted` as of `LockOutcome`."""
+    if doubted:
+        return f"nothing was lifted: nodes show a statement on {site} that does not count here, and may count there"
+    return f"{site} is not locked"
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -185,7 +196,7 @@ def unlock_site(
     lock = _lifted(shown, now)
     if lock is None:
         doubts = shown.doubts if shown is not None else ()
-        return LockOutcome(message=None, notes=(*found.notes, *doubts))
+        return LockOutcome(message=None, notes=(*found.notes, *doubts), doubted=bool(doubts))
     for each in (lock, *(shown.in_force[1:] if shown is not None else ())):
         may_lift(each)
     message = unlock_message(site, reason, now, locked=lock.signed, serial=_serial(view, site, now), holder=holder)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from deploykit.errors import UsageError
 
 _AHEAD: Final = re.compile(r"\+?([0-9]{1,6})([smhd])\Z", re.ASCII).match
+#: So far from the first and the last instant that a `datetime` holds a time stays.
+_EDGE: Final = timedelta(days=366)
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -31,6 +33,7 @@ def parse_moment(text: str, now: datetime) -> datetime:
         if ahead is not None:
             return now + timedelta(seconds=int(ahead[1]) * _SECONDS[ahead[2]])
         moment = datetime.fromisoformat(text)
+        _ = moment.astimezone(UTC) - _EDGE, moment.astimezone(UTC) + _EDGE  # else whoever reckons with it fails
     except (ValueError, OverflowError):
         raise UsageError(f"{text[:80]!r} is no time: write 2h, 30m, or 2026-01-31T12:00Z") from None
     if moment.tzinfo is None:

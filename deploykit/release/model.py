@@ -6,13 +6,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import attrs
 
 from deploykit.errors import DeploykitError, PreflightRefused, ReleaseError
 from deploykit.settings.site import SCRIPTS as SCRIPTS  # noqa: PLC0414 -- handed on
 from deploykit.system.boottime import BootTime
+
+#: In the reason of a script that failed: where a shell finds its output. A page that shows it leaves this out.
+OUTPUT_SHOWN: Final = "its output is in `deploykit release show`"
 
 Phase = Literal["deploy", "prepare", "activate", "rollback", "discard"]
 Outcome = Literal["success", "failure", "rolled-back", "refused"]

@@ -13,7 +13,7 @@ import attrs
 from deploykit.errors import DeploykitError, ReleaseError, ScriptFailed
 from deploykit.release.environment import Environment
 from deploykit.release.journal import Journal, JournalEntry
-from deploykit.release.model import SCRIPTS, Operation, StepRecord
+from deploykit.release.model import OUTPUT_SHOWN, SCRIPTS, Operation, StepRecord
 from deploykit.release.orphans import MARK, ScriptProcess, start_time_of
 from deploykit.release.scripts import OnOutput, Script, clean_environment, run_script
 from deploykit.release.site import Site
@@ -128,7 +128,7 @@ class StepRunner:
             why = f"{label} ended with exit code {record.exit_code}"
             if record.output.endswith("were killed]"):
                 why = f"{label} ran longer than {script.timeout:g} s and was killed"
-            raise StepFailed(label, ScriptFailed(why, "its output is in `deploykit release show`"))
+            raise StepFailed(label, ScriptFailed(why, OUTPUT_SHOWN))
 
     def _note_process(self, pid: int) -> None:
         try:

@@ -72,7 +72,9 @@ class AccessSettings:
 
     def _problems(self) -> Iterator[str]:
         yield from too_small(self, {"gather": 0})
-        yield from not_a_time(self, ("default_days", "longest_days"))
+        yield from not_a_time(self, ("default_days", "longest_days"), "days")
+        if self.default_days > self.longest_days:
+            yield f"default_days: expected at most longest_days ({self.longest_days:g}), not {self.default_days:g}"
         places: dict[tuple[Path, str], SiteName] = {}
         labels: dict[str, SiteName] = {}
         for name, site in self.sites.items():

@@ -48,9 +48,9 @@ def too_large(settings: object, most: Mapping[str, float]) -> Iterator[str]:
             yield f"{name}: expected at most {limit:g}, not {value:g}"
 
 
-def not_a_time(settings: object, names: Iterable[str]) -> Iterator[str]:
-    """Find times that are not above 0 seconds, or that never end."""
+def not_a_time(settings: object, names: Iterable[str], unit: str = "seconds") -> Iterator[str]:
+    """Find times that are not above 0, or that never end."""
     for name in names:
         value = getattr(settings, name)
         if not 0 < value < LONGEST:
-            yield f"{name}: expected seconds above 0 and below {LONGEST:g}, not {value:g}"
+            yield f"{name}: expected {unit} above 0 and below {LONGEST:g}, not {value:g}"

@@ -21,6 +21,8 @@ WebRole = Literal["look", "stage", "live", "admin"]
 ROLES: Final[tuple[WebRole, ...]] = get_args(WebRole)
 #: In `proxies`: whoever may connect to the UNIX socket the console listens on.
 UNIX_PEER: Final = "unix"
+#: Characters above every page.
+_BANNER: Final = 300
 _SCHEMES: Final = ("sqlite", "postgresql", "postgresql+psycopg")
 
 
@@ -59,6 +61,7 @@ class WebSettings:
         listen: `HOST:PORT`, `[HOST]:PORT` or `unix:/PATH` (mode 0660). Without a login only a loopback address.
         url: as people type it, `https://deploy.example.org`; requests for another host are refused. Empty: any name of
             this machine's loopback address.
+        banner: one line above every page, for whoever may look: which console this is, what to mind.
         database: SQLAlchemy's URL of an SQLite file or a PostgreSQL database, without a password; empty:
             `web/console.db` in `state`.
         database_password_file: the password, in one line, mode 0600 or 0640.
@@ -83,6 +86,7 @@ class WebSettings:
 
     listen: str = "127.0.0.1:8470"
     url: str = ""
+    banner: str = ""
     database: str = ""
     database_password_file: Path | None = None
     login: Literal["none", "password", "proxy", "oidc", "passkey"] = "none"
@@ -107,7 +111,8 @@ class WebSettings:
 
     def _problems(self) -> Iterator[str]:
         yield from too_small(self, {"keep_rows": 1000, "keep_days": 1, "ask_every": 10, "session_idle": 60, "lease": 3})
-        yield from not_a_time(self, ("session_idle", "ask_every", "lease", "token_days"))
+        yield from not_a_time(self, ("session_idle", "ask_every", "lease"))
+        yield from not_a_time(self, ("token_days",), "days")
         try:
             address = parse_listen_address(self.listen)
         except UsageError as error:
@@ -117,6 +122,8 @@ class WebSettings:
                 yield "listen: without a login only a loopback address or a UNIX socket (set login)"
             if not address.only_here and not self.url:
                 yield "url: needed where other machines connect: https://HOST, as people type it"
+        if len(self.banner) > _BANNER or not self.banner.isprintable():
+            yield f"banner: expected one line of at most {_BANNER} characters"
         yield from self._url_problems()
         if self.login == "password" and self.password_file is None:
             yield 'password_file: needed for login = "password"'

@@ -23,6 +23,7 @@ _IN_GROUP: Final = 5
 _CRYPT: Final = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _SALT: Final = 16
 _BCRYPT_BYTES: Final = 72
+_MOST_BYTES: Final = 512
 _BCRYPT_COST: Final = 10
 #: Bits of a password of ours.
 PASSWORD_BITS: Final = _GROUPS * _IN_GROUP * math.log2(len(_ALPHABET))
@@ -42,7 +43,7 @@ def hash_sha512(password: str) -> str:
     """Return a password as SHA-512 crypt (`$6$`, 5,000 rounds), which nginx, Apache and haproxy take.
 
     Raises:
-        UsageError: it is empty, or has a NUL.
+        UsageError: it is empty, too long, or has a NUL.
     """
     _check(password)
     salt = "".join(secrets.choice(_CRYPT) for _ in range(_SALT))
@@ -81,6 +82,8 @@ def hash_for_people(password: str) -> str:
 def _check(password: str) -> None:
     if not password or "\0" in password:
         raise UsageError("a password is not empty and has no NUL", "choose another one")
+    if len(password.encode()) > _MOST_BYTES:  # SHA-512 crypt takes time and memory by the square of the length
+        raise UsageError(f"a password has at most {_MOST_BYTES} bytes", "choose a shorter one")
 
 
 __all__ = ["PASSWORD_BITS", "hash_bcrypt", "hash_for_people", "hash_sha512", "make_password"]

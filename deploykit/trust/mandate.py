@@ -59,6 +59,12 @@ class Requirement:
         """Return what a site asks for."""
         return cls(require=site.require, signatures=site.signatures)
 
+    def and_also(self, other: Requirement | None) -> Requirement:
+        """Return what meets both; None asks for nothing."""
+        if other is None:
+            return self
+        return Requirement(require=self.require or other.require, signatures=max(self.signatures, other.signatures))
+
     def __str__(self) -> str:
         who = "1 person" if self.signatures == 1 else f"{self.signatures} different people"
         return f"{who} with a key that shows presence" if self.require == "person" else who

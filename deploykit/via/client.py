@@ -71,6 +71,7 @@ class ConsoleClient:
 
     Args:
         settings: which, and with which token.
+        token_from: what named the file of the token, for errors.
         send: one request. sleep: between attempts.
 
     Raises:
@@ -79,13 +80,18 @@ class ConsoleClient:
     """
 
     def __init__(
-        self, settings: ViaSettings, *, send: Exchange = _exchange, sleep: Callable[[float], None] = time.sleep
+        self,
+        settings: ViaSettings,
+        *,
+        token_from: str = "via.token_file",  # noqa: S107 - the name of a setting
+        send: Exchange = _exchange,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         if problem := console_url_problem(settings.url):
             raise UsageError(f"--via {one_line(settings.url, 100)}: {problem}", "give the console's URL")
         self.url = settings.url.rstrip("/")
         self.server = HttpServer.of(self.url, ca_file=settings.ca_file, connect_timeout=_CONNECT)
-        self._token = _token(settings)
+        self._token = _token(settings, token_from)
         self._timeout = settings.timeout
         self._send = send
         self._sleep = sleep
@@ -155,7 +161,7 @@ class ConsoleClient:
             raise ActionRefused(f"the answer of {self.url} was cut off", "try again")
         kind = reply.header("Content-Type").partition(";")[0].strip().lower()
         if not 200 <= reply.status < 300:
-            raise _refusal(self.url, reply, kind)
+            raise _refusal(self.url, reply, kind, has_token=bool(self._token))
         if kind != "application/json":
             raise ActionRefused(f"{self.url} is no console of ours: it answers {kind or 'nothing'}", "check the URL")
         return ConsoleAnswer(
@@ -174,12 +180,12 @@ def _pause_for(reply: HttpReply, pause: float) -> float | None:
     return None
 
 
-def _token(settings: ViaSettings) -> str:
+def _token(settings: ViaSettings, named: str) -> str:
     if settings.token_file is None:
         return ""
-    token = read_secret(settings.token_file, "via.token_file")
+    token = read_secret(settings.token_file, named)
     if not token.isascii() or " " in token:
-        raise SettingsError(f"via.token_file: {settings.token_file} holds no API token", "make one on the account page")
+        raise SettingsError(f"{named}: {settings.token_file} holds no API token", "make one on the account page")
     return token
 
 
@@ -190,7 +196,7 @@ def _json(body: bytes, url: str) -> object:
         raise ActionRefused(f"{url} answers what is no JSON: {error.problem}", "check the URL") from None
 
 
-def _refusal(url: str, reply: HttpReply, kind: str) -> ActionRefused | PolicyRefused | UsageError:
+def _refusal(url: str, reply: HttpReply, kind: str, *, has_token: bool) -> ActionRefused | PolicyRefused | UsageError:
     """Return the error that a problem of the API is."""
     detail, fields = f"HTTP status {reply.status}", list[str]()
     if kind == "application/problem+json":
@@ -204,7 +210,8 @@ def _refusal(url: str, reply: HttpReply, kind: str) -> ActionRefused | PolicyRef
     if reply.status in (400, 422):
         return UsageError(detail, problems=tuple(fields) if len(fields) > 1 else ())
     if reply.status in (401, 403):
-        remedy = "give a token: --via-token FILE" if reply.status == 401 else ""
+        where = f"make one at {url}/account, and name its file: --via-token FILE"
+        remedy = "" if reply.status == 403 else where.replace("one", "another", 1) if has_token else where
         return PolicyRefused(f"{url}: {detail}", remedy)
     return ActionRefused(f"{url}: {detail}", status=reply.status)
 

@@ -18,7 +18,7 @@ from deploykit.names import NodeName
 from deploykit.via.answers import FollowedDetail, FollowedNode, FollowedRollout, read_answer
 from deploykit.via.client import ConsoleClient
 from deploykit.via.events import EventWatcher
-from deploykit.via.following import agrees, model_of, printed_of, progress_of
+from deploykit.via.following import agrees, model_of, parts_of, printed_of, progress_of
 
 #: Seconds between two looks: at least, and at most where no event comes.
 _LEAST: Final = 0.5
@@ -128,7 +128,11 @@ class RolloutFollower:
                 self._wait(watcher, self._clock() - before)
 
     def _model(self, seen: LookedAt) -> RolloutModel:
-        return model_of(self._plan, seen.rollout, seen.nodes, self._now().timestamp())
+        model = model_of(self._plan, seen.rollout, seen.nodes, self._now().timestamp())
+        before = self.model.paused_since if self.model is not None else None
+        if model.paused_since is not None and before is not None:  # the same pause: a display asks once for each
+            model = attrs.evolve(model, paused_since=before)
+        return model
 
     def _show(self, seen: LookedAt, model: RolloutModel) -> None:
         now = self._now()
@@ -160,9 +164,8 @@ class RolloutFollower:
         lines = value.get("lines") if isinstance(value, dict) else None
         if isinstance(lines, list) and lines:
             self._printed[node.node] = first + len(lines)
-            failed = [step.name for step in node.steps if step.state == "failed"]
-            step = failed[-1] if failed else node.steps[-1].name if node.steps else ""
-            self._observer.progressed(printed_of(self._plan, node, step, [str(line) for line in lines], now))
+            for step, part in parts_of([str(line) for line in lines], node):
+                self._observer.progressed(printed_of(self._plan, node, step, part, now))
 
     def _wait(self, watcher: EventWatcher, took: float) -> None:
         """Wait for an event; not shorter than the console can bear, not longer than a person can."""

@@ -207,6 +207,25 @@ def progress_of(
         )
 
 
+def parts_of(lines: Sequence[str], node: FollowedNode) -> Iterator[tuple[str, Sequence[str]]]:
+    """Yield the lines of a log by steps: before each the log has a line `--- STEP ---`.
+
+    Lines before the first such line are of the step that failed, else of no step that is known.
+    """
+    names = {step.name for step in node.steps}
+    failed = [step.name for step in node.steps if step.state == "failed"]
+    step, part = failed[-1] if failed else "", list[str]()
+    for line in lines:
+        if line.startswith("--- ") and line.endswith(" ---") and line[4:-4] in names:
+            if part:
+                yield step, part
+            step, part = line[4:-4], []
+        else:
+            part.append(line)
+    if part:
+        yield step, part
+
+
 def printed_of(plan: Plan, node: FollowedNode, step: str, lines: Sequence[str], now: datetime) -> DeployProgressed:
     """Return lines that a step of a node printed, as the node itself would have announced them."""
     return DeployProgressed(
@@ -228,6 +247,7 @@ __all__ = [
     "NO_TARGET",
     "agrees",
     "model_of",
+    "parts_of",
     "plan_of_rollout",
     "plan_of_shown",
     "printed_of",

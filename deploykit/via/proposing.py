@@ -6,7 +6,7 @@ before anybody is asked to sign; what is shown to that person is decoded from th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from deploykit.errors import MessageError, PolicyRefused
 from deploykit.fleet.mandates import HeldMandate
@@ -51,7 +51,20 @@ def require_as_asked(held: HeldMandate, asked: DeployAsked | RollbackAsked, plan
     Raises:
         PolicyRefused: it allows more, or another thing; the text says what.
     """
-    found = tuple(_differences(held.message, asked, plan))
+    _refuse(tuple(_differences(held.message, asked, plan)))
+
+
+def require_as_shown(held: HeldMandate, plan: PlanShown) -> None:
+    """Accept a mandate of a retry that allows nothing beyond the plan that was shown; errors as of `require_as_asked`.
+
+    Whether it leaves out builds or overrides a lock is as in the rollout that it repeats: the plan does not say so, the
+    text that is signed does.
+    """
+    mandate = held.message
+    _refuse((*_not_shown(mandate, plan.site, plan), *_another_target(mandate, plan)))
+
+
+def _refuse(found: Sequence[str]) -> None:
     if found:
         raise PolicyRefused(
             f"the console proposes another thing than what was asked for: {'; '.join(found)}",
@@ -60,12 +73,7 @@ def require_as_asked(held: HeldMandate, asked: DeployAsked | RollbackAsked, plan
 
 
 def _differences(mandate: RolloutApproved, asked: DeployAsked | RollbackAsked, plan: PlanShown) -> Iterator[str]:
-    if mandate.site != asked.site:
-        yield f"site {mandate.site}, not {asked.site}"
-    shown = {each.node for each in plan.nodes}
-    more = [node for node in mandate.nodes if node not in shown]
-    if more:
-        yield f"on {some_names(more, 5)}, which the plan did not show"
+    yield from _not_shown(mandate, asked.site, plan)
     wanted = asked.ref if isinstance(asked, DeployAsked) else asked.to
     if wanted or isinstance(asked, DeployAsked):
         if mandate.ref is None or wanted not in (mandate.ref, short_ref(mandate.ref)):
@@ -82,9 +90,29 @@ def _differences(mandate: RolloutApproved, asked: DeployAsked | RollbackAsked, p
         yield f"in spite of a lock, for the reason {mandate.override_lock}"
 
 
+def _not_shown(mandate: RolloutApproved, site: str, plan: PlanShown) -> Iterator[str]:
+    if mandate.site != site:
+        yield f"site {mandate.site}, not {site}"
+    shown = {each.node for each in plan.nodes}
+    more = [node for node in mandate.nodes if node not in shown]
+    if more:
+        yield f"on {some_names(more, 5)}, which the plan did not show"
+
+
+def _another_target(mandate: RolloutApproved, plan: PlanShown) -> Iterator[str]:
+    if not plan.ref and not plan.commit:
+        if mandate.phases:
+            yield f"{', '.join(mandate.phases)} of {mandate.ref or 'something'}, where nodes were to go back"
+        return
+    if plan.ref and mandate.ref != plan.ref:
+        yield f"ref {mandate.ref or 'none'}, not {one_line(plan.ref)}"
+    if plan.commit and mandate.commit != plan.commit:
+        yield f"commit {mandate.commit or 'none'}, not {one_line(plan.commit)} as the plan showed"
+
+
 def signature_value(held: HeldMandate) -> str:
     """Return the value of the signature header of a mandate that was signed here."""
     return str(held.frame.headers[HEADER])
 
 
-__all__ = ["mandate_of", "require_as_asked", "signature_value"]
+__all__ = ["mandate_of", "require_as_asked", "require_as_shown", "signature_value"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 
 import attrs
 
@@ -16,9 +17,11 @@ from deploykit.web.actions.auditing import ActionAudit
 from deploykit.web.actions.ports import ConsoleActions
 from deploykit.web.hosting.host import RolloutHost
 from deploykit.web.ledger.ledger import Ledger
+from deploykit.web.ledger.rollouts import LedgerRollout
 from deploykit.web.projection.activityviews import AuditView
 from deploykit.web.projection.queries import Queries
 from deploykit.web.signing.desk import SigningDesk
+from deploykit.web.viewer import Viewer
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -50,7 +53,19 @@ def make_actions(parts: ActionParts) -> ConsoleActions:
     """Return everything that can be done."""
     host, ledger = parts.host, parts.ledger
     ports = action_ports(parts.settings, parts.queries, host, parts.bus, parts.note, key=host.key, now=parts.now)
+    host.on_decided = partial(_note_decided, ports.audit)
     return console_actions(ports, ConsoleAccess(ports, ledger.access), ledger.presence, parts.came)
+
+
+def _note_decided(audit: ActionAudit, row: LedgerRollout, what: str) -> None:
+    """Write down what the console did with a proposal by itself, in the name of who proposed it."""
+    action = "deploy" if what == "begin" else "withdraw"
+    detail = (
+        "begun by the console: enough people have signed, and its time has come"
+        if what == "begin"
+        else "withdrawn by the console: its mandate has been over for a day"
+    )
+    audit.done(Viewer(name=row.requested_by), action, detail, site=row.site, rollout=row.rollout)
 
 
 def make_signing(parts: ActionParts) -> SigningDesk:

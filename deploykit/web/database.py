@@ -4,6 +4,7 @@ Rules:
 
 * The projection and the ledger use the same functions; `DatabaseUse` says where they differ.
 * In PostgreSQL both are in one database, each with a version of its own. In SQLite each has a file of its own.
+* In PostgreSQL no console keeps another one waiting for ever: its transactions and its waiting have an end.
 * A database that a newer version has changed is refused: it may be in use by that version.
 * The password is read when a connection is made, so that it can be changed while the console runs.
 """
@@ -55,8 +56,8 @@ class DatabaseUse:
         synchronous: of SQLite; `FULL`: a commit outlasts a power cut.
         mode: of an SQLite file.
         overflow: connections to PostgreSQL beyond 8, while many threads want one.
-        most_idle: seconds after which PostgreSQL ends a transaction of a console that was stopped in the middle of it;
-            0: never.
+        most_idle: seconds after which PostgreSQL ends a transaction of a console that was stopped in the middle of it.
+        most_wait: seconds that a statement waits for a lock of another console in PostgreSQL, then it fails.
     """
 
     name: str
@@ -68,7 +69,8 @@ class DatabaseUse:
     synchronous: Literal["NORMAL", "FULL"]
     mode: int
     overflow: int = 24
-    most_idle: float = 0.0
+    most_idle: float = 10.0
+    most_wait: float = 15.0
 
 
 PROJECTION: Final = DatabaseUse(
@@ -154,14 +156,14 @@ def make_engine(url: URL, password_file: Path | None, use: DatabaseUse = PROJECT
             values["password"] = read_secret(password_file, "web.database_password_file")
 
         event.listen(engine, "do_connect", with_password)
-    if use.most_idle:
 
-        def bound(connection: DBAPIConnection, _record: object) -> None:
-            cursor = connection.cursor()
-            cursor.execute(f"SET idle_in_transaction_session_timeout = {int(use.most_idle * 1000)}")
-            connection.commit()
+    def bound(connection: DBAPIConnection, _record: object) -> None:
+        cursor = connection.cursor()
+        cursor.execute(f"SET idle_in_transaction_session_timeout = {int(use.most_idle * 1000)}")
+        cursor.execute(f"SET lock_timeout = {int(use.most_wait * 1000)}")
+        connection.commit()
 
-        event.listen(engine, "connect", bound)
+    event.listen(engine, "connect", bound)
     return engine
 
 
@@ -171,14 +173,17 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 @contextmanager
-def writing(engine: Engine, *, lock: int | None = PROJECTION.lock) -> Iterator[Connection]:
+def writing(engine: Engine, *, lock: int | None = PROJECTION.lock, patient: bool = False) -> Iterator[Connection]:
     """Yield a connection in a transaction that writes.
 
     Args:
         engine: from `make_engine`.
         lock: nobody who gives the same number writes meanwhile; None: PostgreSQL's locks of rows are enough.
+        patient: wait for locks as long as others hold them, as while they bring the database up to date.
     """
     with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        if patient and engine.dialect.name == "postgresql":
+            connection.execute(text("SET LOCAL lock_timeout = 0"))
         if lock is not None and engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": lock})
         yield connection
@@ -216,7 +221,7 @@ def migrate(engine: Engine, use: DatabaseUse = PROJECTION) -> bool:
     config.set_main_option("path_separator", "os")
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     try:
-        with writing(engine, lock=use.lock) as connection:
+        with writing(engine, lock=use.lock, patient=True) as connection:
             tables = inspect(connection).get_table_names()
             if use.versions in tables:
                 versions = table(use.versions, column("version_num"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 @contextmanager
@@ -31,6 +31,38 @@ def raw_server(greeting: bytes) -> Iterator[int]:
         yield server.getsockname()[1]
         server.shutdown(socket.SHUT_RDWR)
         thread.join(60)
+
+
+@contextmanager
+def dripping(begin: bytes, every: float = 0.05) -> Iterator[int]:
+    """Yield the port of a server that sends `begin`, then one byte after another, and no end, until it is left."""
+    over = threading.Event()
+
+    def drip(peer: socket.socket) -> None:
+        with peer, suppress(OSError):  # whoever asked may be gone
+            peer.sendall(begin)
+            while not over.wait(every):
+                peer.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threads: list[threading.Thread] = []
+
+        def serve() -> None:
+            with suppress(OSError):  # it was shut down
+                while True:
+                    peer, _ = server.accept()
+                    threads.append(threading.Thread(target=drip, args=(peer,), daemon=True))
+                    threads[-1].start()
+
+        threads.append(threading.Thread(target=serve, daemon=True))
+        threads[0].start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            over.set()
+            server.shutdown(socket.SHUT_RDWR)
+            for thread in threads:
+                thread.join(60)
 
 
 class PoisonServer:

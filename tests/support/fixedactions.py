@@ -237,20 +237,23 @@ class FixedActions(RolloutActions, LockActions, RelayActions, PresenceBoard):
             return self.waiting[rollout].site
         return next((site for site, one in self.running.items() if one == rollout), "shop")
 
-    def plan_retry(self, viewer: Viewer, rollout: str) -> PlanShown:
-        self._note("plan_retry", viewer, rollout)
+    def plan_retry(self, viewer: Viewer, rollout: str, *, approval: bool = False) -> PlanShown:
+        self._note("plan_retry", viewer, rollout, *(["approval"] if approval else []))
         require(viewer, "shop", "stage", "plan a rollout")
-        return self._retried()
+        return self._retried(approval=approval)
 
-    def _retried(self) -> PlanShown:
-        return self._plan(DeployAsked(site="shop", ref="v2.4.1", chosen=NodesAsked(exactly=("web-1",))))
+    def _retried(self, *, approval: bool = False) -> PlanShown:
+        chosen = NodesAsked(exactly=("web-1",))
+        return self._plan(DeployAsked(site="shop", ref="v2.4.1", chosen=chosen, approval=approval))
 
-    def retry(self, viewer: Viewer, rollout: str, plan: str = "") -> ActionOutcome:
-        self._note("retry", viewer, rollout, plan)
-        require(viewer, "shop", "live", "retry a rollout")
-        if plan not in ("", self._retried().digest):
+    def retry(
+        self, viewer: Viewer, rollout: str, plan: str = "", *, approval: bool = False, reason: str = ""
+    ) -> ActionOutcome:
+        self._note("retry", viewer, rollout, plan, *(["approval", reason] if approval else []))
+        require(viewer, "shop", "stage" if approval else "live", "retry a rollout")
+        if plan not in ("", self._retried(approval=approval).digest):
             raise ActionRefused("the plan came out otherwise", "look at it again", status=409, plan="it has changed")
-        return self._start(viewer, self._retried())
+        return self._start(viewer, self._retried(approval=approval), reason=reason)
 
     def proposal(self, viewer: Viewer, rollout: str) -> ProposalShown | None:
         found = self.waiting.get(rollout)

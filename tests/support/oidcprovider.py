@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 import secrets
@@ -26,7 +27,7 @@ _PATH: Final = "/realms/ops"
 Lie = Literal[
     "nonce", "no nonce", "aud", "two aud", "azp", "iss", "alg none", "hs256", "expired", "not yet", "signature",
     "at_hash", "no sub", "other sub", "no token", "huge", "500", "no json", "redirect", "answer iss", "no answer iss",
-    "other issuer", "plain endpoint", "no pkce", "bad keys",
+    "other issuer", "plain endpoint", "no pkce", "bad keys", "compressed",
 ]  # fmt: skip
 
 
@@ -249,6 +250,9 @@ def _handler(state: ProviderState) -> type[BaseHTTPRequestHandler]:
                     self._answer(500, b"<h1>oh</h1>")
                 case "no json":
                     self._answer(200, b"<h1>Welcome to the hotel</h1>")
+                case "compressed":
+                    packed = gzip.compress(json.dumps(value).encode())
+                    self._answer(200, packed, kind="application/json", **{"Content-Encoding": "gzip"})
                 case "huge":
                     self._answer(200, b'{"x": "' + b"x" * (3 << 20) + b'"}')
                 case "redirect":

@@ -9,10 +9,12 @@ Rules:
 * A line without our mark is somebody else's: it is kept byte for byte, and its user is not ours to change.
 * Of two lines for one user the first counts, as it does for all three servers.
 * No blank stands behind a hash in an htpasswd file: nginx would refuse the password.
+* Apache looks at no blank before a name, nor do we. It joins a line that ends in a backslash to the next one: refused.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -30,6 +32,7 @@ _MARKED: Final = re.compile(rf"{_MARK}(?P<when>[0-9]{{8}}T[0-9]{{6}}Z)\Z", re.AS
 #: What may stand in a file at all: this is more than any message lets through.
 _NAME: Final = re.compile(r"[A-Za-z0-9._@+][A-Za-z0-9._@+-]{0,63}\Z", re.ASCII)
 _HASH: Final = re.compile(r"\$[A-Za-z0-9./=$,]{8,255}\Z", re.ASCII)
+_BLANKS: Final = " \t\v\f"
 #: Words that begin a section of haproxy's configuration.
 _SECTIONS: Final = frozenset(
     [
@@ -110,7 +113,7 @@ class HtpasswdForm(FileForm):
 
     def _users(self, lines: Sequence[str]) -> Iterator[FileUser]:
         for at, line in enumerate(lines):
-            text = line.rstrip("\r\n")
+            text = line.rstrip("\r\n").lstrip(_BLANKS)
             if not text.strip() or text.startswith("#"):
                 continue
             user, colon, rest = text.partition(":")
@@ -124,6 +127,8 @@ class HtpasswdForm(FileForm):
 
     def place(self, lines: Sequence[str]) -> int:
         """Return where a new line goes: at the end."""
+        if lines and lines[-1].rstrip("\r\n").endswith("\\"):
+            raise AccessError("the last line ends in a backslash: Apache would join ours to it", "remove the backslash")
         return len(lines)
 
 
@@ -205,17 +210,38 @@ def with_user(content: bytes, form: FileForm, user: str, hash: str, until: datet
 
 
 def without_user(content: bytes, form: FileForm, user: str) -> bytes:
-    """Return a file without our lines for a user.
+    """Return a file without our lines for a user. Those of somebody else stay, also beside ours.
 
     Raises:
-        AccessError: somebody else's line names the user.
+        AccessError: only lines of somebody else name the user.
     """
     lines = _lines(content)
     known = [each for each in form.users(content) if each.user == user]
-    _check_ours(known, user)
-    for each in reversed(known):
+    ours = [each for each in known if each.ours]
+    if not ours:
+        _check_ours(known, user)
+    for each in reversed(ours):
         del lines[each.line]
     return "".join(lines).encode("utf-8", "surrogateescape")
+
+
+def taken_back(content: bytes, form: FileForm, old: bytes, new: bytes) -> bytes:
+    """Return a file without the changes that made `new` of `old`, where somebody has written it since.
+
+    Raises:
+        AccessError: one of these files has no place for users.
+    """
+    before, after = ({each.user: each for each in form.users(text) if each.ours} for text in (old, new))
+    for user in before.keys() | after.keys():
+        was, became = before.get(user), after.get(user)
+        if was is not None and became is not None and (was.hash, was.until) == (became.hash, became.until):
+            continue
+        with contextlib.suppress(AccessError):  # by now it is somebody else's line
+            if was is None or was.until is None:
+                content = without_user(content, form, user)
+            else:
+                content = with_user(content, form, user, was.hash, was.until)
+    return content
 
 
 def _check_ours(known: Sequence[FileUser], user: str) -> None:
@@ -255,4 +281,14 @@ def _unquoted(word: str) -> str:
     return word.strip("\"'")
 
 
-__all__ = ["FileForm", "FileUser", "HtpasswdForm", "UserlistForm", "find_user", "form_of", "with_user", "without_user"]
+__all__ = [
+    "FileForm",
+    "FileUser",
+    "HtpasswdForm",
+    "UserlistForm",
+    "find_user",
+    "form_of",
+    "taken_back",
+    "with_user",
+    "without_user",
+]

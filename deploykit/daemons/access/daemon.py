@@ -6,6 +6,7 @@ Rules:
 
 * It needs no agent and no checkout: it runs beside the server whose password file it keeps.
 * A second daemon on the same state directory is refused.
+* The end waits for a test or a reload that runs: the next daemon would take its change for one that was cut off.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from deploykit.daemons.access.accessaudit import AccessAudit
 from deploykit.daemons.access.accessreports import AccessReportMaker
 from deploykit.daemons.access.commands import AccessCommandHandler
 from deploykit.daemons.access.keeper import AccessKeeper, EndedAccess
+from deploykit.daemons.access.servercommand import COMMAND_SECONDS
 from deploykit.daemons.access.sitefile import SiteAccessFile
 from deploykit.daemons.agent.pending_reports import PendingReports
 from deploykit.daemons.agent.reports import Reporter
@@ -50,6 +52,8 @@ WORKERS: Final = 32
 _ATTEMPTS: Final = 1_000_000
 _DAY: Final = 86400.0
 _MODE: Final = 0o750
+#: Seconds for the last change: test and reload, and both again with the old content.
+_LAST_CHANGE: Final = 4 * COMMAND_SECONDS
 
 
 def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> None:
@@ -197,6 +201,8 @@ class AccessDaemon(Service):
             self.ending.set()
             self.keeper.wake()
             super()._end()
+            if self.keeper.busy:
+                self.threads.join(time.monotonic() + _LAST_CHANGE)
             self._pending.stop()
             self._commands.flush(float("inf"))
             self._ids.close()
@@ -241,6 +247,11 @@ class AccessDaemon(Service):
     def blocking(self) -> tuple[str, ...]:
         """Files that cannot be used, and accesses that cannot be ended."""
         return self.keeper.problems
+
+    @property
+    def busy(self) -> str:
+        """The change that is being made: its test and its reload have a minute each."""
+        return self.keeper.busy
 
     @property
     def _settled(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from deploykit.daemons.access.hashrules import hash_problem
 from deploykit.daemons.access.sitefile import AccessChange
-from deploykit.errors import PolicyRefused
+from deploykit.errors import PolicyRefused, UsageError
 from deploykit.messages import AccessGrantRequested, AccessRevokeRequested
 from deploykit.settings.access import AccessSettings
 from deploykit.system.passwordmaking import hash_for_people, hash_sha512
@@ -52,7 +52,10 @@ def change_of(
     kind = settings.sites[message.site].kind
     hash = message.password_hash
     if hash is None and message.password:
-        hash = hash_sha512(message.password) if kind == "haproxy" else hash_for_people(message.password)
+        try:
+            hash = hash_sha512(message.password) if kind == "haproxy" else hash_for_people(message.password)
+        except UsageError as error:
+            raise PolicyRefused(error.problem, error.remedy) from error
     if hash is not None and (problem := hash_problem(hash, kind)):
         raise PolicyRefused(problem, "`deploykit access grant` makes one that every server takes")
     return AccessChange(kind="grant", user=message.user, hash=hash, until=until, asked_at=message.time, requested_by=by)

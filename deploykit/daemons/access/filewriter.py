@@ -5,25 +5,34 @@ Rules:
 * The file must be there: only an operator knows which owner and mode the server needs.
 * It must be a plain file, not a symbolic link, which the replacement would remove.
 * What somebody else wrote between our reading and our writing is not lost: `FileChanged`, and the caller reads again.
+* Two daemons on one file take turns by a lock on its directory, so that neither renames what the other is writing.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import attrs
 
-from deploykit.errors import AccessError
+from deploykit.errors import AccessError, LockBusy
 from deploykit.system.durable import sync_directory, write_all
+from deploykit.system.lock import lock_descriptor
 
 #: Bytes of the largest file: some 30,000 users.
 _MOST_BYTES: Final = 4 << 20
-_KEPT_ATTRIBUTES: Final = ("system.posix_acl_access", "security.selinux")
+_log = logging.getLogger(__name__)
+
+_ACCESS_LIST: Final = "system.posix_acl_access"
+_KEPT_ATTRIBUTES: Final = (_ACCESS_LIST, "security.selinux")
+#: Seconds for the other daemon's turn.
+_TURN: Final = 10.0
 
 
 class FileChanged(Exception):
@@ -84,6 +93,38 @@ def replace_content(path: Path, seen: FileSeen, content: bytes) -> None:
         FileChanged: they have.
         AccessError: there is no room or no right to; the old file stays.
     """
+    with _turn(path.parent):
+        _replace(path, seen, content)
+
+
+@contextlib.contextmanager
+def _turn(directory: Path) -> Iterator[None]:
+    """Hold the lock on a directory.
+
+    Raises:
+        AccessError: another process held it all the time, or it cannot be opened.
+    """
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise AccessError(f"cannot open {directory}: {error.strerror}") from error
+    try:
+        _lock(fd, directory)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _lock(fd: int, directory: Path) -> None:
+    try:
+        lock_descriptor(fd, directory, wait=_TURN, quiet=_TURN)
+    except LockBusy as error:
+        raise AccessError(error.problem, "look what holds it") from error
+    except OSError as error:  # a file system without locks
+        _log.debug("cannot lock %s: %s", directory, error.strerror)
+
+
+def _replace(path: Path, seen: FileSeen, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.deploykit-new")
     try:
         temporary.unlink(missing_ok=True)  # of a crash; what else lies there is not followed
@@ -122,7 +163,7 @@ def read_all(fd: int, most: int) -> bytes:
 
 
 def _copy_attributes(path: Path, fd: int) -> None:
-    """Copy the access list and the security label, where there are any."""
+    """Copy the access list and the security label, where there are any. The directory's default list is not taken."""
     try:
         names = os.listxattr(path, follow_symlinks=False)
     except OSError as error:
@@ -132,6 +173,8 @@ def _copy_attributes(path: Path, fd: int) -> None:
     for name in _KEPT_ATTRIBUTES:
         if name in names:
             os.setxattr(fd, name, os.getxattr(path, name, follow_symlinks=False))
+        elif name == _ACCESS_LIST and name in os.listxattr(fd):
+            os.removexattr(fd, name)
 
 
 def _stamp(found: os.stat_result) -> tuple[int, ...]:

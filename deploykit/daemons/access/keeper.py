@@ -26,6 +26,7 @@ from deploykit.daemons.access.sitefile import AccessChange, ChangeOutcome, SiteA
 from deploykit.daemons.access.statefile import (
     AccessEntry,
     AccessState,
+    NewerStateFile,
     SiteEntries,
     encode_state,
     read_state,
@@ -95,6 +96,8 @@ class AccessKeeper:
         self._broken: dict[SiteName, str] = {}
         self._retry_at: dict[SiteName, float] = {}
         self._state_problem = ""
+        self._newer = ""
+        self._busy = ""
 
     # -- for other threads ---------------------------------------------------------------------------------------------
 
@@ -121,12 +124,17 @@ class AccessKeeper:
     def problems(self) -> tuple[str, ...]:
         """What a person has to correct: files that cannot be used, accesses that cannot be ended."""
         found = [f"site {site}: {why}" for site, why in sorted(self._broken.items())]
-        return (*found, *filter(None, (self._state_problem,)))
+        return (*found, *filter(None, (self._state_problem, self._newer)))
 
     @property
     def counts(self) -> Mapping[SiteName, int]:
         """How many users each site has."""
         return {site: len(entries.users) for site, entries in self._state.sites.items()}
+
+    @property
+    def busy(self) -> str:
+        """The change that is being made now; empty for none."""
+        return self._busy
 
     # -- its thread ----------------------------------------------------------------------------------------------------
 
@@ -134,6 +142,9 @@ class AccessKeeper:
         """Finish what a crash cut off, and see what the files hold. Called once, before `run`."""
         try:
             self._state = read_state(self._directory) or AccessState()
+        except NewerStateFile as error:
+            self._newer = str(error)
+            _log.error("%s; it is left alone", error)
         except AccessError as error:
             _log.error("%s; who asked for which access is not known any more", error)
         for site, file in self._files.items():
@@ -182,7 +193,7 @@ class AccessKeeper:
         ends = [
             (each.until - now).total_seconds()
             for site, entries in self._state.sites.items()
-            if site not in self._retry_at
+            if site not in self._retry_at and not entries.problem  # what cannot be read is looked at now and then
             for each in entries.users.values()
             if each.until is not None
         ]
@@ -194,7 +205,7 @@ class AccessKeeper:
             by_site.setdefault(each.site, []).append(each)
         for site, waiting in by_site.items():
             try:
-                outcomes = self._files[site].apply([each.change for each in waiting])
+                outcomes = self._apply(site, self._files[site], [each.change for each in waiting])
                 self._note(site, [each.change for each in waiting], outcomes)
             except BaseException as error:
                 for each in waiting:
@@ -202,6 +213,13 @@ class AccessKeeper:
                 raise
             for each, outcome in zip(waiting, outcomes, strict=True):
                 each.future.set_result(outcome)
+
+    def _apply(self, site: SiteName, file: SiteAccessFile, changes: Sequence[AccessChange]) -> list[ChangeOutcome]:
+        self._busy = f"a change of the users of site {site}"
+        try:
+            return file.apply(changes)
+        finally:
+            self._busy = ""
 
     def _note(self, site: SiteName, changes: Sequence[AccessChange], outcomes: Sequence[ChangeOutcome]) -> None:
         """Keep who asked for what, before it is answered: `_look` compares with it what the file holds."""
@@ -242,13 +260,15 @@ class AccessKeeper:
         Raises:
             AccessError: the file cannot be read.
         """
+        file.recover()
         now, gone = self._now(), list[EndedAccess]()
         before = self._state.sites.get(site, SiteEntries())
         users = {each.user: each for each in file.users()}
         over = [each.user for each in users.values() if each.until is not None and each.until <= now]
         problem = ""
         if over and time.monotonic() >= self._retry_at.get(site, float("-inf")):
-            outcomes = file.apply([AccessChange(kind="expire", user=user, asked_at=now) for user in over])
+            changes = [AccessChange(kind="expire", user=user, asked_at=now) for user in over]
+            outcomes = self._apply(site, file, changes)
             failed = [outcome.detail for outcome in outcomes if outcome.outcome == "failed"]
             if failed:
                 self._retry_at[site] = time.monotonic() + _RETRY_EVERY
@@ -258,6 +278,8 @@ class AccessKeeper:
             users = {each.user: each for each in file.users()}
         elif over:
             problem = self._broken.get(site, "")
+        else:
+            self._retry_at.pop(site, None)
         for user, entry in before.users.items():
             if user in users or entry.until is None:
                 continue
@@ -288,7 +310,7 @@ class AccessKeeper:
     def _write(self) -> None:
         """Write what is known, where it has changed. Without room it is written at the next look."""
         content = encode_state(self._state)
-        if content == self._written:
+        if content == self._written or self._newer:
             return
         try:
             write_state(self._directory, self._state)

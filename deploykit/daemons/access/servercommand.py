@@ -5,6 +5,7 @@ Rules:
 * A command has a minute. It runs in a process group of its own, which is killed as a whole once that is over. After
   its own end nothing is killed: a reload may have left a new server behind.
 * Of its environment only `PATH` and a plain locale are there.
+* Of what it writes some megabytes are kept on the disk at most, however much that is.
 * Its last lines go into our log, without anything that looks like a hash. Nothing of them leaves this machine.
 """
 
@@ -17,6 +18,7 @@ import re
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -29,6 +31,9 @@ COMMAND_SECONDS: Final = 60.0
 _ENVIRONMENT: Final = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 _HASHES: Final = re.compile(r"\$[0-9a-zA-Z]{1,8}\$\S+")
 _LAST_BYTES: Final = 4000
+#: Bytes of output on the disk, and seconds between two looks at them.
+_MOST_OUTPUT: Final = 16 << 20
+_SLICE: Final = 0.1
 
 
 def run_command(words: Sequence[str], *, seconds: float = COMMAND_SECONDS) -> str:
@@ -52,7 +57,7 @@ def run_command(words: Sequence[str], *, seconds: float = COMMAND_SECONDS) -> st
         except OSError as error:
             return f"cannot run {words[0]}: {error.strerror}"
         try:
-            code = process.wait(seconds)
+            code = _wait(process, seconds, output.fileno())
         except subprocess.TimeoutExpired:
             code = None
             with contextlib.suppress(ProcessLookupError):  # it ended in this instant
@@ -64,6 +69,21 @@ def run_command(words: Sequence[str], *, seconds: float = COMMAND_SECONDS) -> st
         output.seek(max(0, size - _LAST_BYTES))
         _log.error("%s: %s", words[0], printable(output.read()))
     return f"{words[0]} did not end within {seconds:g} s" if code is None else f"{words[0]} ended with {code}"
+
+
+def _wait(process: subprocess.Popen[bytes], seconds: float, output: int) -> int:
+    """Return the code with which a process ended; while it runs, what it has written is cut where it is too much.
+
+    Raises:
+        subprocess.TimeoutExpired: it runs on.
+    """
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        with contextlib.suppress(subprocess.TimeoutExpired):  # of a slice
+            return process.wait(min(left, _SLICE))
+        if os.fstat(output).st_blocks * 512 > _MOST_OUTPUT:
+            os.ftruncate(output, 0)  # it goes on where it was: what is before takes no room
+    raise subprocess.TimeoutExpired(process.args, seconds)
 
 
 def printable(output: bytes) -> str:

@@ -6,6 +6,7 @@ Rules:
 
 * A burst of changes is one write and one reload. A change that cannot be made fails alone.
 * Where the test or the reload fails, the old content is put back and all changes of the burst have failed.
+* What somebody else wrote meanwhile stays. What cannot be put back is reported so, and the keeper tries it again.
 * What a crash cut off is finished at the next start: the test decides whether the new content stays.
 * What is reported is what stands in the file afterwards.
 """
@@ -22,7 +23,15 @@ from typing import Final, Literal
 
 import attrs
 
-from deploykit.daemons.access.accessfile import FileForm, FileUser, find_user, form_of, with_user, without_user
+from deploykit.daemons.access.accessfile import (
+    FileForm,
+    FileUser,
+    find_user,
+    form_of,
+    taken_back,
+    with_user,
+    without_user,
+)
 from deploykit.daemons.access.filewriter import FileChanged, FileSeen, read_file, replace_content
 from deploykit.daemons.access.servercommand import run_command
 from deploykit.errors import AccessError
@@ -128,7 +137,7 @@ class SiteAccessFile:
             _log.warning("site %s: a change of %s was cut off; it is finished now", self.site, self._settings.file)
             if failure := self._take_over():
                 _log.error("site %s: %s", self.site, failure)
-                self._put_back(old)
+                self._put_back(old, seen.content)
         self._forget()
 
     # -- one burst -----------------------------------------------------------------------------------------------------
@@ -150,10 +159,13 @@ class SiteAccessFile:
                 raise
             failure = self._take_over()
             if failure:
-                self._put_back(seen.content)
+                self._fall_back(seen.content, content, failure)
             self._forget()
             return problems, failure
-        raise AccessError(f"{self._settings.file} is written again and again by somebody else", "stop that, ask again")
+        raise self._written_again()
+
+    def _written_again(self) -> AccessError:
+        return AccessError(f"{self._settings.file} is written again and again by somebody else", "stop that, ask again")
 
     def _write(self, seen: FileSeen, content: bytes) -> None:
         if self._settings.test or self._settings.reload:
@@ -171,14 +183,34 @@ class SiteAccessFile:
             return f"the server's reload failed: {problem}"
         return ""
 
-    def _put_back(self, content: bytes) -> None:
-        """Put the old content back, and have the server take that over as far as it will."""
+    def _fall_back(self, old: bytes, new: bytes, failure: str) -> None:
+        """Put the old content back after a failure.
+
+        Raises:
+            AccessError: that is not possible; it says that the new content stays for now.
+        """
+        try:
+            self._put_back(old, new)
+        except AccessError as error:
+            problem = f"{failure}; the change stands in the file until it can be taken back: {error.problem}"
+            raise AccessError(problem, error.remedy) from error
+
+    def _put_back(self, old: bytes, new: bytes) -> None:
+        """Put the old content back, and have the server take that over as far as it will.
+
+        Raises:
+            AccessError: it cannot be put back.
+        """
         for _ in range(_TRIES):
+            seen = read_file(self._settings.file)
+            content = old if seen.content == new else taken_back(seen.content, self._form, old, new)
             try:
-                replace_content(self._settings.file, read_file(self._settings.file), content)
+                replace_content(self._settings.file, seen, content)
                 break
             except FileChanged:
                 continue
+        else:
+            raise self._written_again()
         if again := self._take_over():
             _log.error("site %s: with the old file, too: %s", self.site, again)
 
@@ -186,7 +218,7 @@ class SiteAccessFile:
         """Put the old content back where writing failed after the new one was in its place already."""
         with contextlib.suppress(AccessError):  # the next change, or the next start, begins with `recover`
             if read_file(self._settings.file).content == new:
-                self._put_back(old)
+                self._put_back(old, new)
             self._forget()
 
     def _forget(self) -> None:
@@ -243,7 +275,11 @@ def _outcome(change: AccessChange, problem: str, users: Sequence[FileUser], *, s
             return ChangeOutcome(outcome="failed", detail=why)
         return ChangeOutcome(outcome="granted", until=found.until)
     if found is not None:
-        why = "a later command granted it again" if superseded else "it still stands in the file afterwards"
+        why = "it still stands in the file afterwards"
+        if superseded:
+            why = "a later command granted it again"
+        elif not found.ours:
+            why = "our line is gone, but another one in the file, by somebody else's hand, lets the user in"
         return ChangeOutcome(outcome="failed", detail=why)
     return ChangeOutcome(outcome="revoked" if change.kind == "revoke" else "expired")
 

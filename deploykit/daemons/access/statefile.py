@@ -30,6 +30,10 @@ _MOST_BYTES: Final = 16 << 20
 _NAMEABLE: Final = re.compile(r"[A-Za-z0-9._@+][A-Za-z0-9._@+-]{0,63}\Z", re.ASCII)
 
 
+class NewerStateFile(AccessError):
+    """Another deploykit wrote the state file. Use that one, or remove the file: only who asked is lost with it."""
+
+
 @attrs.frozen(kw_only=True, slots=True)
 class AccessEntry:
     """A user in an access file.
@@ -106,7 +110,9 @@ def decode_state(content: bytes) -> AccessState:
         found = json.loads(content)
         version = found["format"]
         if version != _FORMAT:
-            raise AccessError(f"it has format {version!r:.40}, not {_FORMAT}", "use the newer deploykit")
+            raise NewerStateFile(
+                f"it has format {version!r:.40}, not {_FORMAT}", "use the deploykit that wrote it, or remove the file"
+            )
         return AccessState(sites={parse_site_name(name): _entries(each) for name, each in found["sites"].items()})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidName) as error:
         raise AccessError("it is damaged", "the access daemon writes it anew") from error
@@ -129,7 +135,7 @@ def read_state(state: Path) -> AccessState | None:
     try:
         return decode_state(content)
     except AccessError as error:
-        raise AccessError(f"cannot use {path}: {error.problem}", error.remedy) from error
+        raise type(error)(f"cannot use {path}: {error.problem}", error.remedy) from error
 
 
 def write_state(state: Path, content: AccessState) -> None:
@@ -170,6 +176,7 @@ def _time(text: object) -> datetime | None:
 __all__ = [
     "AccessEntry",
     "AccessState",
+    "NewerStateFile",
     "SiteEntries",
     "decode_state",
     "encode_state",

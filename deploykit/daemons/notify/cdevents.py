@@ -45,6 +45,8 @@ _CUSTOM: Final = "0.1.0"
 _OUTCOMES: Final = {"succeeded": "success", "failed": "failure", "aborted": "cancel", "rolled-back": "failure"}
 #: Characters of a subject.
 _SUBJECT: Final = 500
+#: Characters of any other text.
+_LONGEST: Final = 1000
 _HEADS: Final = "refs/heads/"
 
 
@@ -103,11 +105,16 @@ def _cloudevent(event: _Event, message: Message, custom: Mapping[str, str]) -> M
         "datacontenttype": "application/json",
         "data": {
             "context": context,
-            "subject": {"id": subject, "source": source, "content": dict(event.content)},
+            "subject": {"id": subject, "source": source, "content": _bounded(event.content)},
             "customData": custom,
             "customDataContentType": "application/json",
         },
     }
+
+
+def _bounded(content: Mapping[str, object]) -> Mapping[str, object]:
+    """Return content whose texts are one bounded line each: so much waits, and anybody can push."""
+    return {name: one_line(each, _LONGEST) if isinstance(each, str) else each for name, each in content.items()}
 
 
 def _event(item: NewsItem) -> _Event | None:

@@ -4,6 +4,7 @@ Rules:
 
 * What must be signed and is not believed is counted and not sent. Without keys all counts, and each line says so.
 * A copy is known by its body: nobody can spend the id of a message that is still to come.
+* What is verified is remembered apart: a flood of unsigned messages makes none of it new again.
 * What may hold a password never gets here: the topic of access is not subscribed to.
 """
 
@@ -40,16 +41,18 @@ class HeardBodies:
     def __init__(self, most: int = REMEMBERED) -> None:
         self._most = most
         self._lock = threading.Lock()
-        self._known: OrderedDict[str, None] = OrderedDict()
+        self._verified: OrderedDict[str, None] = OrderedDict()
+        self._others: OrderedDict[str, None] = OrderedDict()
 
-    def first(self, digest: str) -> bool:
-        """Return whether a digest is new, and remember it."""
+    def first(self, digest: str, *, verified: bool = False) -> bool:
+        """Return whether a digest is new, and remember it. A verified message is new after its unsigned copy."""
+        known = self._verified if verified else self._others
         with self._lock:
-            if digest in self._known:
+            if digest in self._verified or digest in known:
                 return False
-            self._known[digest] = None
-            if len(self._known) > self._most:
-                self._known.popitem(last=False)
+            known[digest] = None
+            if len(known) > self._most:
+                known.popitem(last=False)
             return True
 
 
@@ -102,7 +105,7 @@ class NewsHearing:
             return "distrusted", None
         if item == "old":
             return "ignored", None
-        return ("taken", item) if self._heard.first(item.digest) else ("repeated", None)
+        return ("taken", item) if self._heard.first(item.digest, verified=item.verified) else ("repeated", None)
 
     def item_of(self, record: RecordedMessage, message: Message) -> NewsItem | Literal["old"] | None:
         """Return the news in a message; `old` for what is none any more, None for what is not believed."""

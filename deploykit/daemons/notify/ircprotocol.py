@@ -17,16 +17,18 @@ from typing import Final, Literal
 
 import attrs
 
-from deploykit.daemons.notify.wording import ZERO_WIDTH_SPACE
+from deploykit.daemons.notify.wording import ZERO_WIDTH_SPACE, guarded
 from deploykit.messages import one_line
 
 #: Bytes of the longest line that is read, tags included; and of a message's text in one PRIVMSG.
 MOST_LINE: Final = 8191 + 512
 MOST_TEXT: Final = 400
 #: Parts into which one text is cut at most.
-MOST_PARTS: Final = 4
+MOST_PARTS: Final = 7
 #: Bytes of base64 in one AUTHENTICATE.
 _SASL_PART: Final = 400
+#: What is put before a part of a text, at most.
+_GUARD: Final = "- "
 _SHORT_NICK: Final = 8
 _MOST_NICKS: Final = 12
 
@@ -97,16 +99,18 @@ def parse_irc(raw: bytes) -> IrcLine | None:
 def parts_of(text: str) -> tuple[str, ...]:
     """Return a text in parts of at most `MOST_TEXT` bytes, cut between words where that is possible.
 
+    Each part is a line of its own to whoever reads along, so none begins as a command of a bot does.
+
     >>> [len(part.encode()) for part in parts_of("é" * 300)]
     [400, 200]
     """
     rest = text.strip()
     parts: list[str] = []
     while rest and len(parts) < MOST_PARTS:
-        head = rest.encode()[:MOST_TEXT].decode("utf-8", "ignore")
+        head = rest.encode()[: MOST_TEXT - len(_GUARD) if parts else MOST_TEXT].decode("utf-8", "ignore")
         if len(head) < len(rest) and (blank := head.rfind(" ")) > len(head) // 2:
             head = head[:blank]
-        parts.append(head.rstrip())
+        parts.append(guarded(head.rstrip()) if parts else head.rstrip())
         rest = rest[len(head) :].lstrip()
     if rest:
         parts[-1] = f"{parts[-1].encode()[: MOST_TEXT - 3].decode('utf-8', 'ignore')}…"

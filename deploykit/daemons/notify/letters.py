@@ -10,7 +10,7 @@ import attrs
 from deploykit.daemons.notify.cdevents import cdevent_of
 from deploykit.daemons.notify.news import NewsItem
 from deploykit.daemons.notify.waiting import NotifyBatch, WaitingLine
-from deploykit.daemons.notify.wording import harmless, text_of
+from deploykit.daemons.notify.wording import STANDING_MARKS, harmless, is_late, text_of
 from deploykit.messages import Notice, one_line
 from deploykit.settings.notify import ChannelKind, ChannelSettings
 from deploykit.wire.field_types import format_time
@@ -62,6 +62,7 @@ def waiting_line(item: NewsItem, channel: ChannelSettings, *, added: float) -> W
         pair=item.pair if item.pair[0] else None,
         notice=isinstance(item.message, Notice),
         added=added,
+        late=is_late(item),
     )
 
 
@@ -76,7 +77,7 @@ def letter_of(batch: NotifyBatch, kind: ChannelKind, now: datetime) -> NotifyLet
     if more:
         texts = [f"{texts[0]} ({more})"] if len(texts) == 1 else [*texts, more]
     others = len(batch.lines) - 1 + sum(batch.more.values())
-    subject = one_line(f"[deploykit] {batch.lines[0].text}", _SUBJECT) + (f" (and {others} more)" if others else "")
+    subject = _subject(batch.lines[0]) + (f" (and {others} more)" if others else "")
     data = dict(batch.lines[0].data or {})
     left_out: dict[str, object] = {"more": dict(batch.more)} if batch.more else {}
     left_out |= {"late": batch.late} if batch.late else {}
@@ -85,6 +86,13 @@ def letter_of(batch: NotifyBatch, kind: ChannelKind, now: datetime) -> NotifyLet
     elif left_out:
         data |= left_out
     return NotifyLetter(id=batch.id, lines=tuple(texts), subject=subject, time=now, data=data)
+
+
+def _subject(line: WaitingLine) -> str:
+    """Return the subject of a mail. A mark that stands behind the line is not cut off."""
+    mark = "" if line.verified else next((mark for mark in STANDING_MARKS if mark in line.text), "")
+    subject = one_line(f"[deploykit] {line.text}", _SUBJECT)
+    return subject if mark in subject else one_line(subject, _SUBJECT - len(mark)) + mark
 
 
 def _more_text(batch: NotifyBatch) -> str:

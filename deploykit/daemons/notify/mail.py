@@ -4,7 +4,8 @@ Rules:
 
 * `smtps://` speaks TLS at once; `smtp://` by STARTTLS, which only a server on this machine may lack.
 * The login is sent over TLS only, but for this machine.
-* No header is made of what somebody else wrote but the subject, which is one line and encoded as RFC 2047 says.
+* No header is made of what somebody else wrote but the subject, which is one line and encoded as RFC 2047 says. What
+  is encoded in it already stays as it reads: `email` would decode it, line ends and all.
 * A mail that is sent twice has one Message-ID. It says that a program wrote it, so that no other one answers.
 """
 
@@ -33,6 +34,8 @@ from deploykit.system.secretfile import read_secret
 _SECONDS: Final = 15.0
 _FOR_A_PERSON: Final = 60.0
 _SUBMISSION: Final = 587
+#: How an encoded word of RFC 2047 begins.
+_ENCODED_WORD: Final = "=?"
 
 
 class MailChannel:
@@ -172,7 +175,7 @@ def mail_of(letter: NotifyLetter, settings: ChannelSettings, *, host: str) -> Em
     mail = EmailMessage(policy=MAIL_POLICY)
     mail["From"] = Address(display_name="deploykit", addr_spec=settings.sender)
     mail["To"] = ", ".join(settings.to)
-    mail["Subject"] = one_line(letter.subject, 200)
+    mail["Subject"] = one_line(letter.subject, 200).replace(_ENCODED_WORD, "= ?")
     mail["Date"] = format_datetime(letter.time)
     mail["Message-ID"] = f"<{letter.id}@{host}>"
     mail["Auto-Submitted"] = "auto-generated"

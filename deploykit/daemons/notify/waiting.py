@@ -3,7 +3,8 @@
 Rules:
 
 * A minute has at most so many letters. What does not fit is folded: counted by kind, in the letter that ends the row.
-* What matters least is folded first: unsigned before verified, notices before failures before approvals.
+* What matters least is folded first: unsigned before verified, notices before failures before approvals. What is late
+  counts as unsigned: anybody can send an old message again, as often as they like.
 * A channel that fails is tried again with a growing pause. What has waited longer than `keep` is dropped and counted.
 * Of an event and the notice that a hook sends with it only the event goes out; a notice waits a moment for it.
 * A letter that failed is sent again as it was, under the same id.
@@ -47,6 +48,7 @@ class WaitingLine:
         pair: the same for an event and its notice; None where there is no such thing.
         notice: it is the notice of a pair.
         added: monotonic seconds.
+        late: it is older than what has just happened.
     """
 
     key: str
@@ -57,11 +59,12 @@ class WaitingLine:
     pair: tuple[str, str] | None = None
     notice: bool = False
     added: float = 0.0
+    late: bool = False
 
     @property
     def rank(self) -> tuple[bool, int]:
         """What it is worth: the higher, the longer it is kept."""
-        return self.verified, _IMPORTANCE.index(self.event)
+        return self.verified and not self.late, _IMPORTANCE.index(self.event)
 
 
 @attrs.frozen(kw_only=True, slots=True)

@@ -24,11 +24,15 @@ from deploykit.settings.notify import ChannelKind
 LATE: Final = timedelta(minutes=10)
 #: Characters of the longest line, without its marks and its link; and of the longest link that is added.
 LONGEST: Final = 600
+#: Bytes of the longest line in IRC, likewise: what stands behind it is never left out.
+_LONGEST_IN_IRC: Final = 800
+#: What stands behind the line of a message that nobody signed, or whose signature nobody can judge.
+STANDING_MARKS: Final = (" (unsigned)", " (not verified)")
 _LONGEST_LINK: Final = 300
 #: Takes a word apart that would call people; the only invisible character in a line.
 ZERO_WIDTH_SPACE: Final = "\u200b"
 #: Addresses of people (`ann@laptop`) stay as they are, but for words that call everybody wherever they stand.
-_MENTION: Final = re.compile(r"(?<![\w.+-])@(?=\w)|@(?=(?:channel|here|everyone|all|room|group)\b)", re.IGNORECASE)
+_MENTION: Final = re.compile(r"(?<![\w.+-])@(?=[\w&!])|@(?=(?:channel|here|everyone|all|room|group)\b)", re.IGNORECASE)
 _MARKDOWN_LINK: Final = re.compile(r"\](?=[(\[])")
 _PLAIN_BEGINNING: Final = re.compile(r"[\w\[(\"'„“]")
 
@@ -41,13 +45,24 @@ def text_of(item: NewsItem, template: str, kind: ChannelKind) -> str:
     """
     names = {name for _, name, _, _ in Formatter().parse(template) if name}
     text = fill(template or "{line}", item, kind)
-    text = guarded(text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…")
+    text = guarded(_cut(text, kind))
     if "standing" not in names and not item.verified:
         text += f" ({item.fields['standing']})"
-    if "time" not in names and abs(item.received - item.message.time) > LATE:
+    if "time" not in names and is_late(item):
         text += f" (of {item.fields['time']})"
     link = item.fields["link"]
     return f"{text} {escape_markup(link, kind)}" if link and not template and len(link) <= _LONGEST_LINK else text
+
+
+def is_late(item: NewsItem) -> bool:
+    """Return whether an item says of when it is: it was held up, or somebody sent it again."""
+    return abs(item.received - item.message.time) > LATE
+
+
+def _cut(text: str, kind: ChannelKind) -> str:
+    if kind == "irc" and len(text.encode()) > _LONGEST_IN_IRC:
+        text = text.encode()[:_LONGEST_IN_IRC].decode("utf-8", "ignore") + "…"
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
 def fill(template: str, item: NewsItem, kind: ChannelKind) -> str:
@@ -94,4 +109,15 @@ def guarded(line: str) -> str:
     return line if _PLAIN_BEGINNING.match(line) else f"- {line}"
 
 
-__all__ = ["LATE", "ZERO_WIDTH_SPACE", "LONGEST", "escape_markup", "fill", "guarded", "harmless", "text_of"]
+__all__ = [
+    "LATE",
+    "LONGEST",
+    "STANDING_MARKS",
+    "ZERO_WIDTH_SPACE",
+    "escape_markup",
+    "fill",
+    "guarded",
+    "harmless",
+    "is_late",
+    "text_of",
+]

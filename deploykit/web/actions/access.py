@@ -268,6 +268,7 @@ def _row(site: str, user: str, nodes: Sequence[NodeAccess]) -> AccessRow:
         until=None if None in ends else max(end for end in ends if end is not None),
         requested_by=next((each.requested_by for each in nodes if each.requested_by), ""),
         nodes=tuple((each.node, "asked" if each.asked else each.state) for each in nodes),
+        problems=tuple((each.node, each.detail) for each in nodes if each.detail and not each.asked),
     )
 
 

@@ -3,7 +3,9 @@
 Rules:
 
 * A refusal is written before it is answered, and what was done before its outcome is returned.
-* Refusals are written at the same limited pace as those of the login; the rest is counted.
+* Refusals of one person are written at the limited pace of those of the login; the rest is counted. Nobody hides those
+  of somebody else.
+* A line that cannot be written is in the log, and is written before the next one that can be.
 * A name is written as the login knows it. What somebody typed is cut and made one line.
 * An error that names files of this machine goes to the log. The answer says so.
 """
@@ -14,6 +16,7 @@ import logging
 import secrets
 import threading
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -59,6 +62,9 @@ _HIDDEN: Final[tuple[tuple[type[DeploykitError], str], ...]] = (
     (KeyFileError, "the console's signing key, or its list of trusted keys, cannot be used"),
 )
 
+#: Lines that wait until the audit can be written; of more, the oldest are in the log alone.
+_MOST_UNWRITTEN: Final = 1000
+
 
 class ActionAudit:
     """Writes lines of the audit, from any thread.
@@ -80,17 +86,18 @@ class ActionAudit:
         self._clock = clock
         self._lock = threading.Lock()
         self._limit = KeyedLimit(NOTES)
-        self._left_out = 0
+        self._left_out: Counter[str] = Counter()
+        self._unwritten: deque[AuditView] = deque(maxlen=_MOST_UNWRITTEN)
 
     def refused(self, viewer: Viewer, action: str, detail: str, *, site: str = "", rollout: str = "") -> None:
         """Write a refusal, unless there were many just now: then it is only counted."""
         with self._lock:
             now = self._clock()
-            if self._limit.wait("", now) > 0:
-                self._left_out += 1
+            if self._limit.wait(viewer.name, now) > 0:
+                self._left_out[viewer.name] += 1
                 return
-            self._limit.take("", now)
-            more, self._left_out = self._left_out, 0
+            self._limit.take(viewer.name, now)
+            more = self._left_out.pop(viewer.name, 0)
         text = f"{detail} (and {more} more refusals)" if more else detail
         self._write(viewer, action, "refused", text, site, rollout)
 
@@ -114,11 +121,18 @@ class ActionAudit:
             rollout=one_line(rollout, 200),
             detail=shown,
         )
-        try:
-            self._note(line)
-        except DeploykitError as error:
-            # The projection may be lost, and an abort must still be possible. The log has the line.
-            _log.error("the audit does not have this: %s", error)
+        with self._lock:
+            lines = [*self._unwritten, line]
+            self._unwritten.clear()
+        for at, each in enumerate(lines):
+            try:
+                self._note(each)
+            except DeploykitError as error:
+                # The projection may be lost, and an abort must still be possible. The log has the line.
+                _log.error("the audit does not have this yet: %s", error)
+                with self._lock:
+                    self._unwritten.extend(lines[at:])
+                return
 
     @contextmanager
     def judging(

@@ -166,13 +166,15 @@ def choose_nodes(
     _require_known((name for name in found.silent if name not in heard), known)
     states = {node.node: state for node in found.nodes for state in node.sites if state.site == site}
     chosen = sorted((node for node in found.nodes if node.node in states), key=lambda node: natural_order(node.node))
+    # Where nodes are named and nothing else chooses, whoever answers besides, for others asked, was never meant.
+    unexpected = found.unexpected if asked.everybody or asked.select or asked.nodes else ()
     left_out = [
         *(LeftOutNode(node=node, why=_silence(found, node)) for node in found.silent),
         *(LeftOutNode(node=n.node, why=f"it has no site {site}") for n in found.nodes if n.node not in states),
-        *(LeftOutNode(node=node, why="it was not there when the plan was shown") for node in found.unexpected),
+        *(LeftOutNode(node=node, why="it was not there when the plan was shown") for node in unexpected),
     ]
     if not asked.nodes and not asked.exactly:  # of a selector, nodes without the site were never meant
-        left_out = [each for each in left_out if each.node in found.silent or each.node in set(found.unexpected)]
+        left_out = [each for each in left_out if each.node in found.silent or each.node in set(unexpected)]
     if not chosen:
         raise _nobody(found, site, left_out)
     if len(chosen) > MOST_NODES:

@@ -157,7 +157,9 @@ class PlanPresenter:
             return None, ("nothing is known to be live: there is nothing to compare with",)
         outcome = self._comparisons.between(self._ports.settings, repo, old, commit)
         if outcome.found is None:
-            return None, (f"no preview of commits: {outcome.problem}",)
+            # Whoever reads it sits at another machine.
+            problem = outcome.problem.replace("this machine", "the console's machine")
+            return None, (f"no preview of commits: {problem}",)
         return outcome.found, ()
 
     def _scripts(self, plan: Plan, repo: RepoName | None) -> tuple[PlannedScript, ...]:

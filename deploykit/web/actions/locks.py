@@ -10,10 +10,11 @@ Rules:
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Literal
 
 from deploykit.errors import ActionRefused, UsageError
 from deploykit.messages import SiteLocked, one_line
-from deploykit.operations.locks import DEFAULT_LOCK, LockOutcome, lock_site, look_at_lock, unlock_site
+from deploykit.operations.locks import DEFAULT_LOCK, LockOutcome, lock_site, look_at_lock, not_locked, unlock_site
 from deploykit.operations.moments import parse_moment
 from deploykit.operations.nodes import shortened
 from deploykit.trust.lockrules import KnownStatement
@@ -120,9 +121,12 @@ class ConsoleLocks(LockActions):
         """Write what became of a statement into the audit, and return it in words."""
         message = outcome.message
         if message is None:
-            return ActionOutcome(state="done", site=site, detail=f"{site} is not locked", notes=outcome.notes)
+            state: Literal["done", "asked"] = "asked" if outcome.doubted else "done"
+            return ActionOutcome(
+                state=state, site=site, detail=not_locked(site, doubted=outcome.doubted), notes=outcome.notes
+            )
         whole = len(outcome.holds) + len(outcome.lacks)
-        detail = f"{message.summary}; {len(outcome.holds)} of {whole} nodes hold it"
+        detail = f"{message.summary}; {len(outcome.holds)} of {whole} nodes have it"
         self._ports.audit.done(viewer, action, detail, site=site)
         notes = list(outcome.notes)
         if outcome.lacks:

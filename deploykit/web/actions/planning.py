@@ -95,7 +95,7 @@ class RolloutPlanner:
         )
         return self._presenter.drafted(viewer, parts)
 
-    def draft_retry(self, viewer: Viewer, rollout: str) -> DraftedRollout:
+    def draft_retry(self, viewer: Viewer, rollout: str, *, approval: bool = False) -> DraftedRollout:
         """Return the plan of a retry of what failed, refused or was silent in a rollout of this console.
 
         Raises:
@@ -117,7 +117,7 @@ class RolloutPlanner:
             planned = plan_again(ports.settings, contents.head, model, key=ports.key, requested_by=viewer.name)
         except UsageError as error:
             raise ActionRefused(error.problem, error.remedy, status=409) from error
-        needs = signing_needed(ports.settings, viewer, site, approval=False, retried=planned.retried)
+        needs = signing_needed(ports.settings, viewer, site, approval=approval, retried=planned.retried)
         chosen = self._chosen(viewer, NodesAsked(exactly=tuple(planned.plan.nodes)), site)
         parts = PlanParts(
             planned=_narrowed(planned, chosen),

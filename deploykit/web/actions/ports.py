@@ -42,11 +42,13 @@ class RolloutActions(ABC):
         """Ask something of a rollout that this console, or another on its database, coordinates."""
 
     @abstractmethod
-    def plan_retry(self, viewer: Viewer, rollout: str) -> PlanShown:
+    def plan_retry(self, viewer: Viewer, rollout: str, *, approval: bool = False) -> PlanShown:
         """Return what a retry of the nodes that failed, refused or were silent would do."""
 
     @abstractmethod
-    def retry(self, viewer: Viewer, rollout: str, plan: str = "") -> ActionOutcome:
+    def retry(
+        self, viewer: Viewer, rollout: str, plan: str = "", *, approval: bool = False, reason: str = ""
+    ) -> ActionOutcome:
         """Start it, or propose it. `plan` as in `DeployAsked`."""
 
     @abstractmethod

@@ -91,9 +91,15 @@ def missing_of(sheet: ApprovalSheet, desk: ApprovalDesk, now: datetime) -> str:
     if not desk.knows_signers:
         return "whose signatures count is not known here: trust.allowed_signers is not set"
     counting, _ = desk.counting(sheet.held, now)
-    missing = desk.judge(counting, now)
+    why = desk.judge(counting, now)
+    if not why:
+        return ""
     asks = sheet.requirement or Requirement()
-    return f"{missing} ({asks} must sign)" if missing else ""
+    signed = sum(not each.problem for each in sheet.signatures)
+    if signed >= asks.signatures:
+        return f"{why} ({asks} must sign)"  # enough signatures, and yet not enough people
+    left = asks.signatures - signed
+    return f"{left} {'more ' if signed else ''}{'person' if left == 1 else 'people'} must sign"
 
 
 def add_signature(held: HeldMandate, value: str, desk: ApprovalDesk, now: datetime) -> HeldMandate:

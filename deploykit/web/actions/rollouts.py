@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from deploykit.errors import ActionRefused, ConnectError, PolicyRefused, RolloutBusy, UsageError
+from deploykit.errors import ActionRefused, ConnectError, DeploykitError, PolicyRefused, RolloutBusy, UsageError
 from deploykit.fleet.journal import is_rollout_id
 from deploykit.fleet.mandates import time_objection
 from deploykit.messages import one_line
@@ -37,6 +37,9 @@ from deploykit.web.viewer import Viewer
 
 #: The role that each request to a rollout needs.
 _ROLES: Final[dict[str, WebRole]] = {"pause": "stage", "abort": "stage", "resume": "live", "promote": "live"}
+
+#: Proposals of one site that wait: nobody who may only propose hides those of others among theirs.
+MOST_PROPOSALS: Final = 50
 
 
 class ConsoleRollouts(RolloutActions):
@@ -64,15 +67,18 @@ class ConsoleRollouts(RolloutActions):
         with self._ports.audit.judging(viewer, action, site=asked.site):
             return self._begin(viewer, self._planner.draft(viewer, asked), action, asked.plan, asked.reason)
 
-    def plan_retry(self, viewer: Viewer, rollout: str) -> PlanShown:
+    def plan_retry(self, viewer: Viewer, rollout: str, *, approval: bool = False) -> PlanShown:
         """See `RolloutActions`."""
-        with self._ports.audit.judging(viewer, "plan", rollout=rollout, unless=422):
-            return self._planner.draft_retry(viewer, rollout).shown
+        with self._ports.audit.judging(viewer, "plan", site=self._site_of(rollout), rollout=rollout, unless=422):
+            return self._planner.draft_retry(viewer, rollout, approval=approval).shown
 
-    def retry(self, viewer: Viewer, rollout: str, plan: str = "") -> ActionOutcome:
+    def retry(
+        self, viewer: Viewer, rollout: str, plan: str = "", *, approval: bool = False, reason: str = ""
+    ) -> ActionOutcome:
         """See `RolloutActions`."""
-        with self._ports.audit.judging(viewer, "retry", rollout=rollout):
-            return self._begin(viewer, self._planner.draft_retry(viewer, rollout), "retry", plan, "")
+        with self._ports.audit.judging(viewer, "retry", site=self._site_of(rollout), rollout=rollout):
+            draft = self._planner.draft_retry(viewer, rollout, approval=approval)
+            return self._begin(viewer, draft, "retry", plan, reason)
 
     def _begin(self, viewer: Viewer, draft: DraftedRollout, action: str, plan: str, reason: str) -> ActionOutcome:
         ports, planned = self._ports, draft.planned
@@ -95,6 +101,10 @@ class ConsoleRollouts(RolloutActions):
 
     def _propose(self, viewer: Viewer, draft: DraftedRollout, action: str, reason: str) -> ActionOutcome:
         ports, planned, times = self._ports, draft.planned, draft.times
+        if len(ports.kept.proposals(planned.plan.site)) >= MOST_PROPOSALS:
+            raise ActionRefused(
+                f"{MOST_PROPOSALS} rollouts of {planned.plan.site} wait for people", "withdraw some", status=409
+            )
         try:
             mandate = mandate_for(
                 planned, ports.now(), not_before=times.not_before, not_after=times.not_after, reason=reason
@@ -120,7 +130,7 @@ class ConsoleRollouts(RolloutActions):
         """See `RolloutActions`. A proposal that enough people have signed is started by `promote`."""
         ports = self._ports
         what = f"{asked.kind} and roll back" if asked.rollback else asked.kind
-        with ports.audit.judging(viewer, asked.kind, rollout=rollout):
+        with ports.audit.judging(viewer, asked.kind, site=self._site_of(rollout), rollout=rollout):
             kept = self._found(viewer, rollout, f"deploykit rollout {asked.kind} {rollout[:200]}")
             site = kept.head.plan.site
             role = "live" if asked.rollback else _ROLES[asked.kind]
@@ -159,6 +169,14 @@ class ConsoleRollouts(RolloutActions):
             raise ActionRefused(outcome.detail, *outcome.notes[:1], status=409)
         return outcome
 
+    def _site_of(self, rollout: str) -> str:
+        """Return the site of a rollout of this console, for the audit; empty where that cannot be said."""
+        try:
+            kept = self._ports.kept.find(rollout) if is_rollout_id(rollout) else None
+        except DeploykitError:
+            return ""  # the action itself meets this, too, and is refused for it
+        return kept.head.plan.site if kept is not None else ""
+
     def _found(self, viewer: Viewer, rollout: str, command: str) -> ConsoleRollout:
         """Return a rollout of this console that somebody may see.
 
@@ -174,43 +192,57 @@ class ConsoleRollouts(RolloutActions):
 
     def proposal(self, viewer: Viewer, rollout: str) -> ProposalShown | None:
         """See `RolloutActions`."""
-        with self._ports.audit.judging(viewer, "look", rollout=rollout, unless=503):
+        with self._ports.audit.judging(viewer, "look", site=self._site_of(rollout), rollout=rollout, unless=503):
             kept = self._ports.kept.find(rollout) if is_rollout_id(rollout) else None
             if kept is None or kept.state != "proposed" or not viewer.sees(kept.head.plan.site):
                 return None
-            return show_proposal(kept, self._desk(), self._ports.now(), self._ports.settings.web.url)
+            return show_proposal(kept, self._desk(kept), self._ports.now(), self._ports.settings.web.url)
 
     def proposals(self, viewer: Viewer, site: str = "") -> Sequence[ProposalShown]:
         """See `RolloutActions`."""
         if site and not viewer.sees(site):
             return ()
         with self._ports.audit.judging(viewer, "look", site=site, unless=503):
-            waiting = [each for each in self._ports.kept.proposals() if site in ("", each.head.plan.site)]
-            desk, now, url = self._desk(), self._ports.now(), self._ports.settings.web.url
-            return tuple(show_proposal(each, desk, now, url) for each in waiting if viewer.sees(each.head.plan.site))
+            waiting = self._ports.kept.proposals(site)
+            desk, now = ApprovalDesk.from_settings(self._ports.settings), self._ports.now()
+            url = self._ports.settings.web.url
+            return tuple(
+                show_proposal(each, desk.asking(each.head.asks), now, url)
+                for each in waiting
+                if viewer.sees(each.head.plan.site)
+            )
 
     def sign(self, viewer: Viewer, rollout: str, signature: str) -> ActionOutcome:
         """See `RolloutActions`."""
         ports = self._ports
-        with ports.audit.judging(viewer, "approve", rollout=rollout):
+        with ports.audit.judging(viewer, "approve", site=self._site_of(rollout), rollout=rollout):
             kept = self._proposed(viewer, rollout, "sign")
-            desk = self._desk()
+            desk = self._desk(kept)
             if not desk.knows_signers:
                 raise ActionRefused("this console knows nobody who may sign", "set trust.allowed_signers", status=503)
             signed = ports.kept.change_mandate(rollout, signing(signature, desk, ports.now()))
         site = kept.head.plan.site
         ports.audit.done(viewer, "approve", _signers(signed, desk, ports.now()), site=site, rollout=rollout)
-        with ports.audit.judging(viewer, "deploy", site=site, rollout=rollout):
-            started = self._start_if_approved(viewer, signed)
+        try:
+            with ports.audit.judging(viewer, "deploy", site=site, rollout=rollout):
+                started = self._start_if_approved(viewer, signed)
+        except ActionRefused as error:  # the signature is kept, and the host tries again
+            return ActionOutcome(
+                state="proposed",
+                rollout=rollout,
+                site=site,
+                detail=f"signed, and it does not begin now: {error.problem}",
+                notes=(f"see the page of rollout {rollout}",),
+            )
         if started is not None:
             return started
         missing = missing_of(desk.sheet(mandate_of(signed), ports.now()), desk, ports.now())
-        return ActionOutcome(state="proposed", rollout=rollout, site=site, detail=f"signed; missing: {missing}")
+        return ActionOutcome(state="proposed", rollout=rollout, site=site, detail=f"signed; {missing}")
 
     def withdraw(self, viewer: Viewer, rollout: str) -> ActionOutcome:
         """See `RolloutActions`."""
         ports = self._ports
-        with ports.audit.judging(viewer, "withdraw", rollout=rollout):
+        with ports.audit.judging(viewer, "withdraw", site=self._site_of(rollout), rollout=rollout):
             site = self._proposed(viewer, rollout, "withdraw").head.plan.site
             try:
                 ports.kept.withdraw(rollout)
@@ -233,7 +265,7 @@ class ConsoleRollouts(RolloutActions):
         The signatures are kept whatever happens here: a site that is busy, or a mandate that begins later, waits.
         """
         ports, site, rollout = self._ports, kept.head.plan.site, kept.rollout
-        held, desk, now = mandate_of(kept), self._desk(), ports.now()
+        held, desk, now = mandate_of(kept), self._desk(kept), ports.now()
         if missing_of(desk.sheet(held, now), desk, now):
             return None
         if now < held.message.not_before:
@@ -255,8 +287,9 @@ class ConsoleRollouts(RolloutActions):
             state="started", rollout=rollout, site=site, detail="enough people have signed: it has begun"
         )
 
-    def _desk(self) -> ApprovalDesk:
-        return ApprovalDesk.from_settings(self._ports.settings)
+    def _desk(self, kept: ConsoleRollout) -> ApprovalDesk:
+        """Return what judges a proposal: by this console's settings, and by those of the one where it was proposed."""
+        return ApprovalDesk.from_settings(self._ports.settings).asking(kept.head.asks)
 
 
 def _described(draft: DraftedRollout, reason: str) -> str:
@@ -277,4 +310,4 @@ def _people(count: int) -> str:
     return "1 person" if count == 1 else f"{count} people"
 
 
-__all__ = ["ConsoleRollouts"]
+__all__ = ["MOST_PROPOSALS", "ConsoleRollouts"]

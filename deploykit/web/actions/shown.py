@@ -164,13 +164,18 @@ class LockState:
 
 @attrs.frozen(kw_only=True, slots=True)
 class AccessRow:
-    """Who may see a site. `state` of each node: `granted`, `asked` (no answer yet), `failed`, …"""
+    """Who may see a site. `state` of each node: `granted`, `asked` (no answer yet), `failed`, …
+
+    Args:
+        problems: of nodes that did not do what was asked last: the node, and why. It may still have an older access.
+    """
 
     site: str
     user: str
     until: datetime | None = None
     requested_by: str = ""
     nodes: tuple[tuple[str, str], ...] = ()
+    problems: tuple[tuple[str, str], ...] = ()
 
 
 @attrs.frozen(kw_only=True, slots=True)

@@ -13,6 +13,11 @@ from deploykit.web.context import ConsoleContext
 from deploykit.web.projection.views import Paged
 
 _SITE: Final = Parameter(name="site", description="Only of this site.")
+_APPROVAL: Final = Parameter(
+    name="approval",
+    description="The plan of one that people sign although the site does not ask for that.",
+    choices=("true",),
+)
 
 
 def actions_in(context: ConsoleContext) -> ConsoleActions:
@@ -36,7 +41,8 @@ def _proposal(call: ApiCall) -> object:
 
 
 def _plan_retry(call: ApiCall) -> object:
-    return actions_in(call.context).rollouts.plan_retry(call.viewer, call.path["deploy"])
+    approval = bool(call.query.text("approval"))
+    return actions_in(call.context).rollouts.plan_retry(call.viewer, call.path["deploy"], approval=approval)
 
 
 def _access(call: ApiCall) -> object:
@@ -77,6 +83,7 @@ ACTION_READS: Final = (
         summary="What a retry of the nodes that failed, refused or were silent would do",
         answer=PlanShown,
         view=_plan_retry,
+        query=(_APPROVAL,),
     ),
     ApiOperation(
         name="lock_state",

@@ -35,9 +35,13 @@ class RetryAsked:
 
     Args:
         plan: `digest` of the plan that was shown; a plan that came out otherwise is not carried out. Empty: any.
+        approval: have people sign it although the site does not ask for that; as in the plan.
+        reason: for the others.
     """
 
     plan: str = ""
+    approval: bool = False
+    reason: str = ""
 
 
 @attrs.frozen(kw_only=True, slots=True)

@@ -36,7 +36,10 @@ def _control(call: WriteCall) -> object:
 
 
 def _retry(call: WriteCall) -> object:
-    return call.actions.rollouts.retry(call.viewer, call.path["deploy"], call.asked(RetryAsked).plan)
+    asked = call.asked(RetryAsked)
+    return call.actions.rollouts.retry(
+        call.viewer, call.path["deploy"], asked.plan, approval=asked.approval, reason=asked.reason
+    )
 
 
 def _sign(call: WriteCall) -> object:

@@ -3,8 +3,9 @@
 Rules:
 
 * A rollout is in the ledger before anything of it is sent.
-* Leases are renewed three times in their length. What another console holds no more is taken over.
+* Leases are renewed three times in their length. What another console holds no more is taken over, by who can go on.
 * A proposal that enough people have signed begins once its time has come, unless its site has moved on since.
+  A day after its mandate is over it is withdrawn.
 * At the end all rollouts are left and their leases given back: the next process, or another console, goes on at once.
 """
 
@@ -23,12 +24,10 @@ from deploykit.bus import Bus
 from deploykit.bus.events import BusState
 from deploykit.errors import ConnectError, DeploykitError, JournalDamaged, LedgerError, PolicyRefused, UsageError
 from deploykit.fleet.controls import ControlKind, ControlRequest
-from deploykit.fleet.journalhead import JournalHead
 from deploykit.fleet.mandates import HeldMandate
 from deploykit.messages import utc_now
 from deploykit.operations.deploy import load_report_trust
 from deploykit.operations.keychoice import KeyChoice
-from deploykit.operations.mandatefiles import blobs_of
 from deploykit.operations.propose import approved, planned_of
 from deploykit.operations.rolloutplan import PlannedRollout
 from deploykit.settings.node import Settings
@@ -37,16 +36,26 @@ from deploykit.trust.signature import BodySigner
 from deploykit.web.actions.hostport import ConsoleRollout
 from deploykit.web.hosting.lookup import RolloutLookup, console_rollout
 from deploykit.web.hosting.owners import ConsoleOwner
-from deploykit.web.hosting.proposing import AGAIN, ProposalAnnouncer, ProposalClock, enough_signed
+from deploykit.web.hosting.proposing import (
+    AGAIN,
+    ProposalAnnouncer,
+    ProposalClock,
+    asked_of,
+    enough_signed,
+    head_of,
+    what_next,
+)
 from deploykit.web.hosting.running import HostedRun, RunPorts
 from deploykit.web.ledger.leases import RolloutLease
 from deploykit.web.ledger.ledger import Ledger
-from deploykit.web.ledger.rollouts import ProposalMark
+from deploykit.web.ledger.rollouts import LedgerRollout, ProposalMark
 
 _log = logging.getLogger(__name__)
 
 #: Most seconds between two looks at the leases.
 _LOOK: Final = 2.0
+#: The same while no broker is connected: what is left is gone on with once one is.
+_SOON: Final = 0.5
 #: Seconds for all rollouts to be left at the end.
 LEAVE_SECONDS: Final = 1.8
 
@@ -82,6 +91,8 @@ class RolloutHost(RolloutLookup):
         self._seconds = settings.web.lease
         #: The console's own key: read when it is first needed, and kept.
         self.key = KeyChoice()
+        #: Is called with a proposal that began, or was withdrawn, by itself, and which of both: for the audit.
+        self.on_decided: Callable[[LedgerRollout, str], object] = lambda _row, _what: None
         self._owner = ConsoleOwner(locks if locks is not None else settings.state / "web" / "consoles")
         self._lock = threading.Lock()
         self._runs: dict[str, HostedRun] = {}
@@ -92,6 +103,7 @@ class RolloutHost(RolloutLookup):
         self._thread = threading.Thread(target=self._look_after, name="deploykit-web-rollouts", daemon=True)
         self._cannot_look = ""
         self._waits: dict[str, str] = {}
+        self._left: tuple[str, ...] = ()
 
     # -- its life ------------------------------------------------------------------------------------------------------
 
@@ -112,7 +124,7 @@ class RolloutHost(RolloutLookup):
         with self._lock:
             runs = [f"rollout {run.rollout} waits: {run.problem}" for run in self._runs.values() if run.problem]
         waits = [f"proposal {rollout} cannot begin: {why}" for rollout, why in sorted(self._waits.items())]
-        return (*((self._cannot_look,) if self._cannot_look else ()), *runs, *waits)
+        return (*((self._cannot_look,) if self._cannot_look else ()), *runs, *self._left, *waits)
 
     def serve(self) -> None:
         """Go on with what is left, and look after leases from now on."""
@@ -147,7 +159,7 @@ class RolloutHost(RolloutLookup):
             RolloutBusy: another rollout of the site runs.
             LedgerError: the ledger cannot be written; nothing was sent.
         """
-        head = self._head(planned, planned.mandate)
+        head = head_of(planned, planned.mandate, self._now())
         with self._begins(planned.plan.rollout):
             self._run(self._ledger.rollouts.start(head, by, self.owner, self._seconds), resumed=False)
 
@@ -159,6 +171,11 @@ class RolloutHost(RolloutLookup):
             UsageError: it was withdrawn, or begun before.
             ConnectError, RolloutBusy, KeyFileError, LedgerError: it cannot begin now; nothing was sent.
         """
+        while not self._start_as_it_is(rollout):
+            pass  # somebody has signed in this moment: that signature goes out, too
+
+    def _start_as_it_is(self, rollout: str) -> bool:
+        """Begin a proposal with the signatures that it has now; return whether it stayed as it was meanwhile."""
         row = self._ledger.rollouts.find(rollout)
         if row is None or row.state != "proposed":
             raise UsageError(f"rollout {rollout[:80]!a} does not wait for people", "it has begun, or was withdrawn")
@@ -166,6 +183,8 @@ class RolloutHost(RolloutLookup):
         if head.mandate is None:
             raise PolicyRefused(f"rollout {rollout} has no mandate", "propose it anew")
         planned = approved(planned_of(self._settings, head, key=self.key), head.mandate)
+        if not enough_signed(self._settings, planned.mandate or head.mandate, self._now(), head.asks):
+            raise PolicyRefused(f"too few have signed rollout {rollout}: {head.asks} must", "see /approvals")
         since = self._ledger.rollouts.list(site=row.site, states=("running", "ended"), since=row.begun, limit=1)
         if since:
             raise PolicyRefused(
@@ -174,8 +193,11 @@ class RolloutHost(RolloutLookup):
                 "propose it anew, or withdraw it",
             )
         with self._begins(rollout):
-            begun = self._head(planned, planned.mandate)
-            self._run(self._ledger.rollouts.begin(begun, self.owner, self._seconds), resumed=False)
+            begun = head_of(planned, planned.mandate, self._now(), head.asks)
+            lease = self._ledger.rollouts.begin(begun, self.owner, self._seconds, was=row.raw_head)
+            if lease is not None:
+                self._run(lease, resumed=False)
+        return lease is not None
 
     def propose(self, planned: PlannedRollout, mandate: HeldMandate, by: str) -> None:
         """Keep a rollout that people must sign, and tell those who watch.
@@ -189,7 +211,7 @@ class RolloutHost(RolloutLookup):
             PolicyRefused: the plan lies outside of the mandate.
             LedgerError: the ledger cannot be written.
         """
-        head = self._head(planned, mandate)
+        head = head_of(planned, mandate, self._now(), asked_of(self._settings, planned.plan.site))
         self._ledger.rollouts.propose(head, by)
         self._announcer.tell(head, self._now())
 
@@ -237,7 +259,7 @@ class RolloutHost(RolloutLookup):
     def _look_after(self) -> None:
         pause = 0.0
         while not self._ending.wait(pause):
-            pause = min(self._seconds / 3, _LOOK)
+            pause = min(self._seconds / 3, _LOOK if self._bus.state is BusState.CONNECTED else _SOON)
             try:
                 self._look()
             except LedgerError as error:
@@ -256,14 +278,32 @@ class RolloutHost(RolloutLookup):
         for rollout in self._ledger.leases.renew([run.lease for run in runs.values()], self._seconds) if runs else ():
             _log.warning("the lease of rollout %s is lost, or it has ended", rollout)
             runs[rollout].leave(lost=True)
+        if why := self._cannot_go_on():
+            left = self._ledger.rollouts.list(states=("running",))
+            self._left = tuple(f"rollout {each.rollout} waits for a console: {why}" for each in left if not each.led)
+        else:
+            self._left = ()
+            self._take_over()
+        self._undo_half_begun()
+        self._begin_due()
+        self._announcer.send()
+
+    def _take_over(self) -> None:
         gone = self._owner.gone()
         for lease in self._ledger.leases.take_over(self.owner, self._seconds, gone=gone):
             _log.warning("rollout %s is gone on with here: whoever coordinated it is gone", lease.rollout)
             self._run(lease, resumed=True)
         self._owner.forget(gone)
-        self._undo_half_begun()
-        self._begin_due()
-        self._announcer.send()
+
+    def _cannot_go_on(self) -> str:
+        """Return why this console could go on with no rollout: another one may; empty where it could."""
+        if self._bus.state is not BusState.CONNECTED:
+            return "no broker is connected"
+        try:
+            self._keys()
+        except DeploykitError as error:
+            return str(error)
+        return ""
 
     def _undo_half_begun(self) -> None:
         """Undo what this console holds and does not run: whoever began it got an error."""
@@ -298,27 +338,15 @@ class RolloutHost(RolloutLookup):
         row = self._ledger.rollouts.find(mark.rollout)
         if row is None:
             return
-        mandate = row.head().mandate
-        if mandate is None or not blobs_of(mandate) or now > mandate.message.not_after:
-            self._proposals.not_again(mark, now)
-        elif now < mandate.message.not_before:
-            self._proposals.again(mark, mandate.message.not_before)
-        elif enough_signed(self._settings, mandate, now):
-            self.start_approved(mark.rollout)
-        else:
-            self._proposals.again(mark, now + AGAIN)
+        head = row.head()
+        found = what_next(self._settings, head.mandate, now, head.asks)
+        if isinstance(found, datetime):
+            self._proposals.again(mark, found)
+            return
+        (self.start_approved if found == "begin" else self.withdraw)(mark.rollout)
+        self.on_decided(row, found)
 
     # -- parts ---------------------------------------------------------------------------------------------------------
-
-    def _head(self, planned: PlannedRollout, mandate: HeldMandate | None) -> JournalHead:
-        return JournalHead(
-            plan=planned.plan,
-            begun=self._now().timestamp(),
-            evidence=planned.evidence,
-            without_build=planned.without_build,
-            override_lock=planned.override_lock,
-            mandate=mandate,
-        )
 
     @contextmanager
     def _begins(self, rollout: str) -> Iterator[None]:
@@ -344,11 +372,16 @@ class RolloutHost(RolloutLookup):
             ledger=self._ledger,
             keys=self._keys,
             over=self._over,
+            patience=self._seconds,
         )
         run = HostedRun(lease, ports, resumed=resumed)
         with self._lock:
             self._runs[lease.rollout] = run
-        run.start()
+        try:
+            run.start()
+        except RuntimeError as error:  # no thread can be made: `_undo_half_begun` or another console takes it
+            self._over(run)
+            raise LedgerError(f"rollout {lease.rollout} cannot be coordinated now: {error}", "try again") from error
         if self._ending.is_set():  # `close` may have looked already
             run.leave()
 

@@ -13,16 +13,19 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Final
+from typing import Final, Literal
 
 from deploykit.bus import Bus
 from deploykit.errors import DeploykitError
 from deploykit.fleet.journalhead import JournalHead
 from deploykit.fleet.mandates import HeldMandate
 from deploykit.messages import RolloutProposed
+from deploykit.names import SiteName
 from deploykit.operations.approval import ApprovalDesk
 from deploykit.operations.mandatefiles import blobs_of
+from deploykit.operations.rolloutplan import PlannedRollout
 from deploykit.settings.node import Settings
+from deploykit.trust.mandate import Requirement
 from deploykit.trust.signature import BodySigner, sign
 from deploykit.web.ledger.rollouts import ProposalMark
 from deploykit.wire import Frame, encode
@@ -31,6 +34,8 @@ _log = logging.getLogger(__name__)
 
 #: How long after a failure a proposal that looked ready is tried again.
 AGAIN: Final = timedelta(seconds=15)
+#: How long a proposal is still shown whose mandate is over.
+OVER_FOR: Final = timedelta(days=1)
 _NEVER: Final = timedelta(days=36500)
 #: Announcements that wait for a broker; of more, the oldest are left out.
 _MOST_WAITING: Final = 1000
@@ -52,7 +57,7 @@ def proposed_message(
     """
     if head.mandate is None:
         raise ValueError("a proposal has a mandate")
-    approved, site = head.mandate.message, settings.sites.get(head.plan.site)
+    approved, asks = head.mandate.message, asked_of(settings, head.plan.site) or head.asks
     base = settings.web.url.rstrip("/")
     return RolloutProposed(
         source=f"operator/{socket.gethostname()}",
@@ -65,7 +70,7 @@ def proposed_message(
         commit=approved.commit,
         count=len(head.plan.nodes),
         signed=len(blobs_of(head.mandate)),
-        wanted=max(site.signatures, 1) if site is not None and site.needs_mandate else 0,
+        wanted=asks.signatures if asks is not None else 0,
         not_after=approved.not_after,
         digest=head.mandate.digest,
         requested_by=approved.requested_by,
@@ -75,14 +80,68 @@ def proposed_message(
     )
 
 
-def enough_signed(settings: Settings, mandate: HeldMandate, now: datetime) -> bool:
-    """Return whether the signatures that count here are enough for the site, as far as this machine knows it.
+def head_of(
+    planned: PlannedRollout, mandate: HeldMandate | None, now: datetime, asks: Requirement | None = None
+) -> JournalHead:
+    """Return what the journal of a rollout begins with.
+
+    Args:
+        planned: what it is to do.
+        mandate: with the signatures so far; None where nobody must sign.
+        now: aware.
+        asks: what the site asks of the mandate.
+    """
+    return JournalHead(
+        plan=planned.plan,
+        begun=now.timestamp(),
+        evidence=planned.evidence,
+        without_build=planned.without_build,
+        override_lock=planned.override_lock,
+        mandate=mandate,
+        asks=asks,
+    )
+
+
+def asked_of(settings: Settings, site: SiteName) -> Requirement | None:
+    """Return what a site asks of mandates; None where it asks for none, or the settings do not know it."""
+    known = settings.sites.get(site)
+    return Requirement.of(known) if known is not None and known.needs_mandate else None
+
+
+def enough_signed(settings: Settings, mandate: HeldMandate, now: datetime, asks: Requirement | None = None) -> bool:
+    """Return whether the signatures that count here are enough: by these settings, and for what was asked elsewhere.
 
     Raises:
         KeyFileError: the files of allowed signers cannot be read.
     """
-    desk = ApprovalDesk.from_settings(settings)
+    desk = ApprovalDesk.from_settings(settings).asking(asks)
     return not desk.judge(desk.counting(mandate, now)[0], now)
+
+
+def what_next(
+    settings: Settings, mandate: HeldMandate | None, now: datetime, asks: Requirement | None = None
+) -> Literal["begin", "withdraw"] | datetime:
+    """Return what becomes of a proposal now, or when to look at it again if nobody changes it before.
+
+    Args:
+        settings: of the console.
+        mandate: with the signatures so far; None where it has none, and nothing ever becomes of it.
+        now: aware.
+        asks: what the site asks for, by the settings of the console where it was proposed.
+
+    Raises:
+        KeyFileError: the files of allowed signers cannot be read.
+    """
+    if mandate is None:
+        return now + _NEVER
+    first, last = mandate.message.not_before, mandate.message.not_after
+    if now > last + OVER_FOR:
+        return "withdraw"
+    if now > last or not blobs_of(mandate):
+        return last + OVER_FOR + timedelta(seconds=1)
+    if now < first:
+        return first
+    return "begin" if enough_signed(settings, mandate, now, asks) else now + AGAIN
 
 
 class ProposalClock:
@@ -102,10 +161,6 @@ class ProposalClock:
     def again(self, mark: ProposalMark, at: datetime) -> None:
         """Look at a proposal again at a time."""
         self._again[mark] = at
-
-    def not_again(self, mark: ProposalMark, now: datetime) -> None:
-        """Look at a proposal again only when somebody has changed it."""
-        self._again[mark] = now + _NEVER
 
 
 class ProposalAnnouncer:
@@ -156,4 +211,14 @@ class ProposalAnnouncer:
             self._unsent.append(frame)
 
 
-__all__ = ["AGAIN", "ProposalAnnouncer", "ProposalClock", "enough_signed", "proposed_message"]
+__all__ = [
+    "AGAIN",
+    "OVER_FOR",
+    "ProposalAnnouncer",
+    "ProposalClock",
+    "asked_of",
+    "enough_signed",
+    "head_of",
+    "proposed_message",
+    "what_next",
+]

@@ -3,6 +3,7 @@
 Rules:
 
 * A broker, a database or a key that is away is waited for. Each attempt reads the journal anew.
+* Who cannot go on for the length of a lease gives it back: another console may have the broker, or the key.
 * A lease that is lost ends the thread at once: another console goes on, and has the journal.
 * A journal that cannot be gone on with ends the rollout, so that its site is free; nothing more is sent.
 * To leave is what Ctrl-C is on the command line: nothing more is sent, the lease is given back.
@@ -52,6 +53,7 @@ class RunPorts:
         ledger: has the journal.
         keys: returns what signs commands and who is believed, as they are now.
         over: is called, on the run's thread, when that ends.
+        patience: seconds without a coordinator after which the lease is given back.
     """
 
     bus: Bus
@@ -59,6 +61,7 @@ class RunPorts:
     ledger: Ledger
     keys: Callable[[], tuple[BodySigner, Trust]]
     over: Callable[[HostedRun], None]
+    patience: float
 
 
 class HostedRun:
@@ -79,6 +82,7 @@ class HostedRun:
         self._coordinator: RolloutCoordinator | None = None
         self._journal: LedgerJournal | None = None
         self._thread = threading.Thread(target=self._run, name=f"deploykit-{lease.rollout}"[:60], daemon=True)
+        self._idle_since = time.monotonic()
         #: Why it does not go on now; empty while it does.
         self.problem = ""
 
@@ -129,6 +133,9 @@ class HostedRun:
                     failures += 1
                     _log.exception("rollout %s: tried again", self.rollout)
                     self.problem = "an error of the program, see the log"
+                if time.monotonic() - self._idle_since > self._ports.patience:
+                    _log.warning("rollout %s is given back: %s", self.rollout, self.problem)
+                    break
                 if failures:
                     self._leaving.wait(_PAUSES.pause(failures))
             if not self._lost:
@@ -164,6 +171,7 @@ class HostedRun:
         try:
             return coordinator.run().ended
         finally:
+            self._idle_since = time.monotonic()
             self._resumed = self._resumed or coordinator.begun
             self._journal = self._coordinator = None
 

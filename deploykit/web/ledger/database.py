@@ -47,7 +47,6 @@ LEDGER: Final = database.DatabaseUse(
     synchronous="FULL",
     mode=0o600,
     overflow=8,
-    most_idle=10.0,
 )
 
 

@@ -49,6 +49,15 @@ class OnceLedger:
         with self._database.reading() as connection:
             return connection.execute(select(ONCE.c.value).where(self._good(id_, purpose))).scalar_one_or_none()
 
+    def end_all(self, purpose: str, value: str) -> int:
+        """Remove everything of a purpose that has a value; return how much.
+
+        Raises:
+            LedgerError: the ledger cannot be written.
+        """
+        with self._database.writing() as connection:
+            return changed(connection.execute(delete(ONCE).where(ONCE.c.purpose == purpose, ONCE.c.value == value)))
+
     def prune(self) -> int:
         """Remove what is over; return how much.
 

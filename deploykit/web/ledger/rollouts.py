@@ -112,8 +112,14 @@ class RolloutLedger:
             connection.execute(insert(ROLLOUTS).values(**_columns(head), **values))
         return lease
 
-    def begin(self, head: JournalHead, owner: str, seconds: float) -> RolloutLease:
+    def begin(self, head: JournalHead, owner: str, seconds: float, *, was: str) -> RolloutLease | None:
         """Begin a rollout that was proposed, with the mandate that goes out; one of several who try gets it.
+
+        Args:
+            was: `raw_head` of the proposal that was judged.
+
+        Returns:
+            The lease; None where somebody has signed since: judge it again.
 
         Raises:
             RolloutBusy: another rollout of the site runs.
@@ -126,6 +132,8 @@ class RolloutLedger:
             row = connection.execute(_locked(rollout)).one_or_none()
             if row is None or row.state != "proposed":
                 raise _not_proposed(rollout)
+            if row.head != was:
+                return None
             lease = RolloutLease(rollout=rollout, owner=owner, epoch=row.epoch + 1)
             now = self._database.now()
             values = {**_columns(head), "begun": now, **_of(lease), "leased_until": now + seconds}

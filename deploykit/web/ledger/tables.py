@@ -7,7 +7,20 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import Boolean, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
 
 METADATA: Final = MetaData()
 
@@ -91,7 +104,7 @@ PASSKEYS: Final = Table(
     Column("label", String(200), nullable=False),
     Column("public_key", LargeBinary, nullable=False),
     Column("rp_id", String(255), nullable=False),
-    Column("counter", Integer, nullable=False),
+    Column("counter", BigInteger, nullable=False),  # 32 bits without a sign
     Column("line", Text, nullable=False, server_default=""),
     Column("made", Float, nullable=False),
     Column("used", Float),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import attrs
 from sqlalchemy import Row, delete, insert, or_, select, update
 
@@ -92,6 +94,24 @@ class TokenLedger:
             if owner:
                 found = found.where(TOKENS.c.owner == owner)
             return tuple(map(_token, connection.execute(found)))
+
+    def narrow(self, owner: str, groups: Collection[str]) -> int:
+        """Take groups from the tokens of an owner who is in `groups` alone; return how many tokens had others.
+
+        Raises:
+            LedgerError: the ledger cannot be written.
+        """
+        narrowed = 0
+        with self._database.writing() as connection:
+            for row in connection.execute(select(TOKENS.c.key, TOKENS.c.groups).where(TOKENS.c.owner == owner)).all():
+                had = split_cell(row.groups)
+                if set(had) <= set(groups):
+                    continue
+                left = join_cell(each for each in had if each in groups)
+                narrowed += changed(
+                    connection.execute(update(TOKENS).where(TOKENS.c.key == row.key).values(groups=left))
+                )
+        return narrowed
 
     def end(self, id: str, *, owner: str = "") -> bool:
         """Revoke a token; return whether there was one. `owner`: only where it is theirs.

@@ -140,7 +140,7 @@ async def rename_passkey(request: Request) -> Response:
         return await run_in_threadpool(lambda: _page(request, 422, problems=problems))
     found = await run_in_threadpool(_own_passkey, request)
     if not found or not await run_in_threadpool(login.ledger.passkeys.rename, found, session.name, label):
-        return error_page(request, 404, title="There is no such passkey", text="It was removed, or is not yours.")
+        return await _no_such_passkey(request)
     await login.notes.done("passkey", f"one is called {label!a} now", who=session.name)
     return go_to(request, f"{ACCOUNT}#passkeys")
 
@@ -156,9 +156,15 @@ async def remove_passkey(request: Request) -> Response:
         problems = {"remove": "This is your last passkey: without it you could not log in. Add another first."}
         return await run_in_threadpool(lambda: _page(request, 409, problems=problems))
     if not credential or not await run_in_threadpool(login.ledger.passkeys.remove, credential, session.name):
-        return error_page(request, 404, title="There is no such passkey", text="It was removed, or is not yours.")
+        return await _no_such_passkey(request)
     await login.notes.done("passkey", f"one removed, from {peer_of_request(request)}", who=session.name)
     return go_to(request, f"{ACCOUNT}#passkeys")
+
+
+async def _no_such_passkey(request: Request) -> Response:
+    who = identity_of(request).viewer.name
+    await login_of(request).notes.refused("passkey", f"none of theirs, from {peer_of_request(request)}", who=who)
+    return error_page(request, 404, title="There is no such passkey", text="It was removed, or is not yours.")
 
 
 def _own_passkey(request: Request) -> str:

@@ -155,6 +155,14 @@ class ApiTokens:
         """
         return self._ledger.list(owner)
 
+    def narrow(self, owner: str, groups: Sequence[str]) -> None:
+        """Take from an owner's tokens the groups in which the owner is no more.
+
+        Raises:
+            LedgerError: the ledger cannot be written.
+        """
+        self._ledger.narrow(owner, groups)
+
     def end(self, id_: str, *, owner: str = "") -> bool:
         """Revoke a token, only where it is the owner's if one is given; return whether there was one.
 

@@ -27,8 +27,8 @@ def ask_again(scope: Scope) -> Response:
     base, query = str(scope.get("root_path", "")).rstrip("/"), scope["query_string"].decode("latin-1")
     raw = scope.get("raw_path")
     path = raw.decode("latin-1") if raw else str(scope["path"])
-    # A path of two slashes would be another host's.
-    address = "/" + path.lstrip("/") + (f"?{query}" if query else "")
+    # A path of two slashes would be another host's, and browsers take a backslash for a slash.
+    address = "/" + path.replace("\\", "%5C").lstrip("/") + (f"?{query}" if query else "")
     script = f"{base}/static/{assets()['again.mjs'].name}"
     return HTMLResponse(_PAGE.format(script=html.escape(script), address=html.escape(address)))
 

@@ -253,6 +253,7 @@ class ConsoleLogin:
             viewer = viewer_for(token.owner, self.settings.access, token.groups, cap=cap_of(token))
             return RequestIdentity(viewer=viewer, api=token, ambient=False)
         if (wait := self._wrong_tokens.attempt(peer.group)) > 0:
+            await self.notes.refused("login", f"too many wrong API tokens from {peer}")
             return too_many(wait)
         await self.notes.refused("login", f"an API token that does not count, from {peer}")
         return AccessRefusal(

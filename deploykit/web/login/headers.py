@@ -18,6 +18,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deploykit.web.loggedpath import logged_path
+
 _log = logging.getLogger(__name__)
 
 #: No script, style or picture but our own, nothing inline, no frame around us, forms to us alone.
@@ -61,7 +63,7 @@ class SecurityHeadersMiddleware:
         except Exception as error:
             if started:
                 raise
-            _log.exception("%a %a failed", scope["method"], scope["path"])
+            _log.exception("%a %a failed", scope["method"], logged_path(scope["path"]))
             answer = await _error_answer(Request(scope), error)
             await answer(scope, receive, send_with_headers)
 

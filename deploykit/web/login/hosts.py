@@ -46,6 +46,14 @@ class HostRule:
         return cls(scheme=parts.scheme or "http", host=_plain(parts.hostname or ""), port=parts.port)
 
     @property
+    def url(self) -> str:
+        """What people type to reach the console; empty where no host is set."""
+        if not self.host:
+            return ""
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{name}{f':{self.port}' if self.port is not None else ''}/"
+
+    @property
     def secure(self) -> bool:
         """Whether people reach the console by https, so that a cookie can be bound to it."""
         return self.scheme == "https"

@@ -24,6 +24,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deploykit.errors import LedgerError
+from deploykit.web.loggedpath import logged_path
 from deploykit.web.login.askagain import ask_again
 from deploykit.web.login.attempts import same_text
 from deploykit.web.login.console import ConsoleLogin
@@ -36,6 +37,7 @@ from deploykit.web.login.refusals import (
     AccessRefusal,
     ledger_away,
     no_rights,
+    no_text,
     not_logged_in,
     not_ours,
     wants_json,
@@ -105,13 +107,13 @@ class LoginMiddleware:
     ) -> AccessRefusal | Response | Receive:
         """Return what refuses or answers a request, or what gives its body to the application."""
         safe = scope["method"] in _SAFE
-        sender = self._sender(headers)
+        sender = self._sender(scope, headers)
         if isinstance(sender, AccessRefusal) or path.startswith(_STATIC):
             return sender if isinstance(sender, AccessRefusal) else receive
         if self._login.hosts.host:
             scope["scheme"] = self._login.hosts.scheme  # redirects lead to where people reach us, not to plain http
         if not safe and sender == "foreign":
-            return not_ours(f"{scope['method']} {path[:100]!a} from another page")
+            return not_ours(f"{scope['method']} {logged_path(path)[:100]!a} from another page")
         identity = await self._login.identify(scope["client"], headers, api=wants_json(path))
         if isinstance(identity, AccessRefusal):
             return identity
@@ -122,11 +124,13 @@ class LoginMiddleware:
             return no_rights(identity.viewer.name)
         return receive if safe else await _changing(scope, receive, headers, sender)
 
-    def _sender(self, headers: Headers) -> Sender | AccessRefusal:
-        """Return where a request comes from, or its refusal where it is for another host."""
+    def _sender(self, scope: Scope, headers: Headers) -> Sender | AccessRefusal:
+        """Return where a request comes from, or its refusal where it is for another host, or its address is no text."""
         hosts = headers.getlist("host")
         if not self._login.hosts.takes(hosts):
             return wrong_host(self._login.hosts)
+        if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+            return no_text()
         return self._login.hosts.sender(
             host=hosts[0], sites=headers.getlist("sec-fetch-site"), origins=headers.getlist("origin")
         )
@@ -176,6 +180,8 @@ async def _changing(scope: Scope, receive: Receive, headers: Headers, sender: Se
     if isinstance(body, AccessRefusal):
         return body
     fields, identity, path = form_fields(headers, body), scope["state"]["identity"], path_of(scope)
+    if any("\0" in text for pair in fields.items() for text in pair):
+        return no_text()
     # A program that shows its password or token with the request itself, or one on this machine where there is no
     # login, has no page from which it could know the token, and is no browser that could be made to send something.
     if not needs_no_login(path) and (identity.ambient or (identity.token and sender == "own")):
@@ -183,7 +189,7 @@ async def _changing(scope: Scope, receive: Receive, headers: Headers, sender: Se
         good = (identity.token, identity.older_token)
         known = [same_text(given[0], each) for each in good]  # all of them, whichever fits
         if len(given) != 1 or not any(known):
-            return not_ours(f"{scope['method']} {path[:100]!a} without the token of its login")
+            return not_ours(f"{scope['method']} {logged_path(path)[:100]!a} without the token of its login")
     scope["state"]["form"] = fields
     return replayed(body, receive)
 

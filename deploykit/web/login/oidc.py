@@ -2,7 +2,8 @@
 
 Rules:
 
-* TLS is verified by the machine's own certificates. No redirect is followed, answers are capped in bytes and time.
+* TLS is verified by the machine's own certificates. No redirect is followed. Answers are capped in bytes and time, from
+  the first byte of their head on, and are not compressed.
 * What the provider says of itself and its keys are kept for an hour. A token by an unknown key has the keys asked for
   anew, at most once in some seconds.
 * An error names the provider's host and what is wrong; never a code, a token or the secret.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import ssl
 import threading
 import time
@@ -76,18 +78,16 @@ class OidcProvider:
         self._clock = clock
         self._now = now
         self._seconds = seconds
-        self._lock, self._lock_client = threading.Lock(), threading.Lock()
+        self._lock = threading.Lock()
+        self._tls = ssl.create_default_context()
         self._asking = 0
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="oidc")
         self._metadata: tuple[OidcMetadata, float] | None = None
         self._keys: tuple[KeySet, float] | None = None
-        self._client: httpx.Client | None = None
 
     def close(self) -> None:
-        """End the threads and connections; logins under way fail."""
+        """End the threads; logins that wait fail, and those under way end within the time of an answer."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        if self._client is not None:
-            self._client.close()
 
     async def authorization_address(self, challenge: OidcChallenge, redirect: str) -> str:
         """Return where the browser goes to log in.
@@ -211,21 +211,12 @@ class OidcProvider:
 
     def _ask(self, url: str, *, form: str | None = None, headers: Mapping[str, str] | None = None) -> dict[str, object]:
         """Return the JSON object that the provider answers."""
-        deadline = time.monotonic() + self._seconds
-        body = bytearray()
         try:
-            with self._http().stream(
-                "GET" if form is None else "POST", url, content=form, headers=dict(headers or {})
-            ) as answer:
-                for part in answer.iter_bytes():
-                    body += part
-                    if len(body) > MOST_ANSWER:
-                        raise self._away(url, f"its answer is larger than {MOST_ANSWER} bytes")
-                    if time.monotonic() > deadline:
-                        raise self._away(url, "its answer takes too long")
-                status = answer.status_code
+            status, body = asyncio.run(self._answer(url, form, dict(headers or {})))
+        except TimeoutError as error:
+            raise self._away(url, "its answer takes too long") from error
         except (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError) as error:
-            raise self._away(url, shown(str(error)) or type(error).__name__) from error
+            raise self._away(url, _why(error)) from error
         try:
             found = json.loads(body)
         except (ValueError, RecursionError) as error:
@@ -236,18 +227,31 @@ class OidcProvider:
             raise self._away(url, f"it answers {status}")
         return found
 
-    def _http(self) -> httpx.Client:
-        with self._lock_client:
-            if self._client is None:
-                here = is_loopback(urlsplit(self.settings.issuer))
-                self._client = httpx.Client(
-                    verify=ssl.create_default_context(),
-                    timeout=self._seconds,
-                    follow_redirects=False,
-                    trust_env=not here,  # no proxy stands between us and ourselves
-                    headers={"User-Agent": "deploykit", "Accept": "application/json"},
-                )
-            return self._client
+    async def _answer(self, url: str, form: str | None, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        """Return the status and the body of an answer.
+
+        In a loop of its own: only there a deadline ends a request at any point, also while its head comes in drops.
+        """
+        here = is_loopback(urlsplit(self.settings.issuer))
+        body = bytearray()
+        async with (
+            asyncio.timeout(self._seconds),
+            httpx.AsyncClient(
+                verify=self._tls,
+                timeout=self._seconds,
+                follow_redirects=False,
+                trust_env=not here,  # no proxy stands between us and ourselves
+                headers={"User-Agent": "deploykit", "Accept": "application/json", "Accept-Encoding": "identity"},
+            ) as client,
+            client.stream("GET" if form is None else "POST", url, content=form, headers=headers) as answer,
+        ):
+            if answer.headers.get("content-encoding", "identity") != "identity":
+                raise self._away(url, "its answer is compressed")  # a short one could fill our memory
+            async for part in answer.aiter_raw():
+                body += part
+                if len(body) > MOST_ANSWER:
+                    raise self._away(url, f"its answer is larger than {MOST_ANSWER} bytes")
+            return answer.status_code, bytes(body)
 
     def _away(self, url: str, why: str) -> IdentityError:
         return IdentityError(
@@ -257,6 +261,18 @@ class OidcProvider:
     @property
     def _host(self) -> str:
         return host_of(self.settings.issuer)
+
+
+def _why(error: Exception) -> str:
+    """Return in one line why a request failed: the first cause that the system or TLS gives."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ConnectionError) and cause.errno:
+            return os.strerror(cause.errno)  # asyncio has words of its own there
+        if isinstance(cause, OSError) and cause.strerror:
+            return shown(str(cause))
+        cause = cause.__cause__ or cause.__context__
+    return shown(str(error)) or type(error).__name__
 
 
 def _key_set(document: Mapping[str, object]) -> KeySet:

@@ -92,6 +92,7 @@ async def come_back(request: Request) -> Response:
     except SettingsError as error:
         return await _failed(request, IdentityError(error.problem, error.remedy, status=503))
     id_ = await login.begin_session(identity.name, identity_of(request).session, login="oidc", groups=identity.groups)
+    await run_in_threadpool(login.tokens.narrow, identity.name, identity.groups)
     await login.notes.done(
         "login", f"by {login.settings.oidc.issuer}, from {peer_of_request(request)}", who=identity.name
     )

@@ -210,6 +210,14 @@ def point_of(public_key: bytes) -> bytes:
             return b""
 
 
+def same_key(one: bytes, other: bytes) -> bool:
+    """Return whether two public keys, as COSE, are one key: it can be written in more than one way."""
+    try:
+        return one == other or b"" != point_of(one) == point_of(other)
+    except (WebAuthnException, ValueError, TypeError, KeyError, IndexError, AttributeError):
+        return False  # one of them is damaged, so nobody can use it
+
+
 def is_signing_key(public_key: bytes, signers: AllowedSigners) -> bool:
     """Return whether a key counts for signatures, by whatever name and application `allowed_signers` has it."""
     point = point_of(public_key)
@@ -246,5 +254,6 @@ __all__ = [
     "point_of",
     "registered",
     "registration_options",
+    "same_key",
     "user_handle",
 ]

@@ -29,6 +29,7 @@ from deploykit.web.login.passkeyrules import (
     login_options,
     registered,
     registration_options,
+    same_key,
 )
 
 _log = logging.getLogger(__name__)
@@ -143,7 +144,10 @@ class LoginPasskeys:
             LedgerError: the ledger cannot be written.
         """
         ledger = self._login.ledger.passkeys
-        if any(ledger.find(passkey.credential, purpose) is not None for purpose in ("login", "signing")):
+        if any(
+            passkey.credential == each.credential or same_key(passkey.public_key, each.public_key)
+            for each in ledger.list()
+        ):
             raise IdentityError("this console has this passkey already", "use another device")
         if invitation is not None and self._login.ledger.once.take(invitation, INVITATION) is None:
             raise IdentityError("this invitation was used just now", "ask for another")

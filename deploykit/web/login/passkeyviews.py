@@ -84,6 +84,8 @@ async def show_invitation(request: Request) -> Response:
         return _page_refusal(request, refused)
     name = await run_in_threadpool(_invited, request)
     if not name:
+        peer = peer_of_request(request)
+        await login_of(request).notes.refused("invitation", f"a link that does not count, from {peer}")
         return error_page(
             request,
             404,

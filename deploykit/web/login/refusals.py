@@ -72,12 +72,13 @@ class AccessRefusal:
 
 def wrong_host(rule: HostRule) -> AccessRefusal:
     """Return the refusal of a request for another host."""
-    way = (
-        f"Open {rule.scheme}://{rule.host}/."
-        if rule.host
-        else "Open it by localhost, or name its address in the setting [web] url."
-    )
+    way = f"Open {rule.url}" if rule.host else "Open it by localhost, or name its address in the setting [web] url."
     return AccessRefusal(status=421, detail=f"This console is not reached by that name. {way}")
+
+
+def no_text() -> AccessRefusal:
+    """Return the refusal of a request with a NUL, which no name has and no database keeps."""
+    return AccessRefusal(status=400, detail="The address or the form holds a NUL, which nothing here is called.")
 
 
 def not_ours(audit: str) -> AccessRefusal:
@@ -132,6 +133,7 @@ __all__ = [
     "AccessRefusal",
     "ledger_away",
     "no_rights",
+    "no_text",
     "not_logged_in",
     "not_ours",
     "wants_json",

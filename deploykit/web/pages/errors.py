@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deploykit.errors import ActionRefused
+from deploykit.web.loggedpath import logged_path
 from deploykit.web.pages.filters import sentence
 from deploykit.web.pages.render import render
 
@@ -88,17 +89,17 @@ def on_not_done(request: Request, error: Exception) -> Response:
 
     The error may name paths of this machine: they are for those who read its log.
     """
-    logger.error("%a %a: %s", request.method, request.url.path, error)
+    logger.error("%a %a: %s", request.method, logged_path(request.url.path), error)
     return error_page(request, 503, title="It could not be done", text="The console's log says why. Try again.")
 
 
 def on_database_away(request: Request, error: Exception) -> Response:
     """Return the page for a `ProjectionError` or `LedgerError`; a handler of Starlette."""
-    logger.error("%a %a: %s", request.method, request.url.path, error)
+    logger.error("%a %a: %s", request.method, logged_path(request.url.path), error)
     return error_page(request, 503)
 
 
 def on_mistake(request: Request, error: Exception) -> Response:
     """Return the page for an exception that nothing expected; a handler of Starlette, which logs it afterwards."""
-    logger.error("%a %a: %s", request.method, request.url.path, type(error).__name__)
+    logger.error("%a %a: %s", request.method, logged_path(request.url.path), type(error).__name__)
     return error_page(request, 500)

@@ -17,6 +17,8 @@ from urllib.parse import quote, urlencode
 
 from markupsafe import Markup
 
+from deploykit.release.model import OUTPUT_SHOWN
+
 _REFS: Final = ("refs/heads/", "refs/tags/", "refs/")
 #: Kinds of characters that are shown as an escape: controls, those that reorder text, half characters.
 _UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -129,6 +131,15 @@ def counted(value: int, one: str, many: str = "") -> str:
     ('1 node', '3 nodes', '2 repositories')
     """
     return f"{number(value)} {one if value == 1 else many or one + 's'}"
+
+
+def reason(text: str) -> str:
+    """Return why something failed, without the command that shows its output: the page shows it.
+
+    >>> reason("post-deploy ended with exit code 1 (its output is in `deploykit release show`); back to 3-v1")
+    'post-deploy ended with exit code 1; back to 3-v1'
+    """
+    return text.replace(f" ({OUTPUT_SHOWN})", "")
 
 
 def sentence(text: str, end: str = "") -> str:

@@ -50,6 +50,7 @@ class PageFrame:
         csrf: the token that every form carries which changes something.
         stages, lives: the viewer may do something on some site: propose and sign; start, lock and grant access.
         theme: `light`, `dark`, or empty: as the system.
+        banner: what the settings say above every page.
         now: the server's clock; None where the console cannot say.
         newest: number of the last event that the page shows for certain: it follows those after it.
     """
@@ -63,6 +64,7 @@ class PageFrame:
     stages: bool
     lives: bool
     theme: str
+    banner: str
     now: datetime | None
     newest: int
 
@@ -91,6 +93,7 @@ def frame_of(request: Request) -> PageFrame:
         stages=acts and viewer is not None and viewer.may_somewhere("stage"),
         lives=acts and viewer is not None and viewer.may_somewhere("live"),
         theme=theme if theme in _THEMES else "",
+        banner=console.settings.web.banner if console and viewer else "",
         now=console.now() if console else None,
         newest=getattr(request.state, "newest", 0),  # 0: answered before the view; its stream begins with a reset
     )
@@ -156,6 +159,7 @@ def environment() -> Environment:
         http=filters.http_only,
         iso=filters.iso,
         number=filters.number,
+        reason=filters.reason,
         ref=filters.ref_words,
         state=words.shown_state,
         states=words.in_order,

@@ -56,6 +56,8 @@ _STATES: Final[Mapping[str, ShownState]] = {
     "failed": ShownState("failed", "bad", "bad"),
     "aborted": ShownState("aborted", "warn", "bad"),
     "rolled-back": ShownState("rolled back", "warn", "back"),
+    # of somebody's access to a site
+    "granted": ShownState("granted", "ok", "ok"),
     # of nodes and steps in them
     "pending": ShownState("pending", "off", "clock"),
     "asked": ShownState("asked", "run", "run"),

@@ -117,13 +117,16 @@ class SigningDesk:
         """Return where people sign; `address` as for `signing_place`."""
         return signing_place(self._settings, address)
 
-    def offer(self, viewer: Viewer, proposal: ProposalShown, address: str) -> SigningOffer:
-        """Return what the page of a proposal needs for a passkey of the viewer to sign it.
+    def offer(self, viewer: Viewer, proposal: ProposalShown, address: str) -> SigningOffer | None:
+        """Return what the page of a proposal needs for a passkey of the viewer to sign it; None where one has.
 
         Raises:
             LedgerError: the ledger cannot be read.
         """
         keys = self._passkeys.list(viewer.name, "signing")
+        signed = {each.fingerprint for each in proposal.signatures if not each.problem}
+        if signed.intersection(self._shown(key, self.place(address)).fingerprint for key in keys):
+            return None
         return signing_offer(self.place(address), proposal.rollout, proposal.body, keys)
 
     def keys(self, viewer: Viewer, address: str) -> Sequence[ShownKey]:
@@ -204,15 +207,18 @@ class SigningDesk:
             ActionRefused: there is none.
             LedgerError: the ledger cannot be written.
         """
-        found = self._passkeys.find(credential, "signing")
-        if found is None or not self._passkeys.remove(credential, viewer.name):
-            raise ActionRefused("there is no such signing key of yours", "see the list", status=404)
+        with self._audit.judging(viewer, _ACTION):
+            found = self._passkeys.find(credential, "signing")
+            if found is None or not self._passkeys.remove(credential, viewer.name):
+                raise ActionRefused("there is no such signing key of yours", "see the list", status=404)
         self._audit.done(viewer, _ACTION, f"removed {found.label}, {fingerprint(blob_of_line(found.line))}")
 
     def _require_new(self, credential: str, cose: bytes) -> None:
         """Accept a key that is neither known as one that logs in nor as another that signs."""
+        from deploykit.web.login.passkeyrules import same_key  # slow to import, and most processes enrol nothing
+
         for known in self._passkeys.list():
-            if known.credential == credential or known.public_key == cose:
+            if known.credential == credential or same_key(known.public_key, cose):
                 what = "logs in" if known.purpose == "login" else "signs already"
                 raise ActionRefused(f"this passkey {what}", "make a new one: a key logs in or signs", status=409)
 

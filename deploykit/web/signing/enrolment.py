@@ -24,6 +24,8 @@ _SITES: Final = re.compile(r"(?!.{101})[A-Za-z0-9_.*?-]+(?:,[A-Za-z0-9_.*?-]+)*"
 _PRINCIPAL: Final = re.compile(r"[A-Za-z0-9@._:/+-]{1,255}")
 #: Characters of a person's name in the name of a key.
 _WHO: Final = 60
+#: Characters of the name of a key, as the ledger keeps it.
+_MOST_LABEL: Final = 200
 _AGAIN: Final = "begin again, in this browser"
 
 
@@ -93,7 +95,12 @@ def key_wanted(sites: str, principal: str, who: str) -> KeyWanted:
         problems["principal"] = "expected one name without blanks, such as ann@example.com"
     if problems:
         raise ActionRefused("this cannot be the purpose of a key", "correct the fields", status=422, **problems)
-    return KeyWanted(sites=wanted, principal=name, who=who)
+    key = KeyWanted(sites=wanted, principal=name, who=who)
+    if len(key.label) > _MOST_LABEL:
+        raise ActionRefused(
+            "the name of the key is too long", "make two keys", status=422, sites="name fewer sites, or a pattern"
+        )
+    return key
 
 
 def key_label(sites: str, who: str) -> str:

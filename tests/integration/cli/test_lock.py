@@ -78,7 +78,7 @@ types = ["site.locked"]
     return file
 
 
-def test_a_lock_keeps_a_deploy_out_until_it_is_lifted(node: Node, desk: Path) -> None:
+def test_a_lock_keeps_a_deploy_out_until_it_is_lifted(node: Node, desk: Path, tmp_path: Path) -> None:
     commit = node.origin.push(tag="v1")
     with node.agent() as agent:
         agent.ready()
@@ -96,6 +96,12 @@ def test_a_lock_keeps_a_deploy_out_until_it_is_lifted(node: Node, desk: Path) ->
         assert "shop is locked by" in nodes.stderr
         assert "audit" in nodes.stderr
         assert "lock     shop locked by" in run("nodes", "--long", *asked).stdout
+        strange = tmp_path / "strange.toml"
+        strange.touch(mode=0o600)
+        strange.write_text(desk.read_text().replace('types = ["site.locked"]', 'types = ["node.queried"]'))
+        unsure = run("unlock", "shop", "--config", strange, "--discovery-timeout", "20")
+        assert unsure.exit_code == 1, "this machine believes no lock of that key; the node does"
+        assert "nothing was lifted" in unsure.stdout
         again = run("unlock", "shop", "--reason", "over", *asked)
         assert again.exit_code == 0, (again.output, again.exception)
         assert again.stdout.startswith("shop unlocked by ")

@@ -10,9 +10,11 @@ import socket
 import subprocess
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.brokers.activemq import ActiveMQ
@@ -133,28 +135,64 @@ def test_the_demo_console_shows_pushes_and_rollouts_until_it_is_interrupted(tmp_
     env = {**os.environ, "TMPDIR": str(tmp_path)}
     argv = [*command("demo", "--web", "--json")]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=env, cwd=tmp_path) as demo:
-        assert demo.stdout is not None
-        lines = iter(demo.stdout)
-        url = next(
-            entry["chapter"].rpartition(" ")[2] for entry in map(json.loads, lines) if "console is at" in str(entry)
-        )
-        ended = [entry["event"] for entry in islice(_rollouts(lines), 3)]
-        with urllib.request.urlopen(url, timeout=10) as page:
-            overview = page.read().decode()
-        with urllib.request.urlopen(f"{url}api/v1/deploys", timeout=10) as answer:
-            states = [deploy["state"] for deploy in json.load(answer)["items"]]
-        wait_until(lambda: _health(url)["answered"] == 4, "three nodes and the console's own agent answered")
-        demo.send_signal(signal.SIGINT)
+        try:
+            assert demo.stdout is not None
+            lines = iter(demo.stdout)
+            url = next(
+                entry["chapter"].rpartition(" ")[2] for entry in map(json.loads, lines) if "console is at" in str(entry)
+            )
+            ended = [entry["event"] for entry in islice(_rollouts(lines), 3)]
+            with urllib.request.urlopen(url, timeout=10) as page:
+                overview = page.read().decode()
+            with urllib.request.urlopen(f"{url}api/v1/deploys", timeout=10) as answer:
+                states = [deploy["state"] for deploy in json.load(answer)["items"]]
+            wait_until(lambda: _health(url)["answered"] == 4, "three nodes and the console's own agent answered")
+            next(entry for entry in map(json.loads, lines) if "Ctrl-C ends everything" in entry.get("event", ""))
+            with httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
+                pressed = _pressed(client)
+        finally:
+            demo.send_signal(signal.SIGINT)  # else it goes on for ever
         assert demo.wait(30) == 0
     assert [text.rpartition("v1.")[2] for text in ended] == ["0 succeeded", "1 stopped at the canary", "2 succeeded"]
     assert states == ["succeeded", "failed", "succeeded"]
-    assert "shop" in overview
+    assert "put v2.0 live on shop, find out why it failed, put v2.1 live, go back" in overview
+    assert pressed == {"v2.0": "failed", "v2.1": "succeeded", "back": "succeeded", "bank": "proposed"}
     assert list(tmp_path.iterdir()) == []
 
 
 def _health(url: str) -> dict[str, object]:
     with urllib.request.urlopen(f"{url}api/v1/health", timeout=10) as answer:
         return dict(json.load(answer))
+
+
+def _pressed(client: httpx.Client) -> dict[str, str]:
+    """Do by the console's API what its page proposes; return what came of each."""
+    found = {}
+    everybody = {"everybody": True}
+    for name, path, asked in (
+        ("v2.0", "sites/shop/deploys", {"ref": "v2.0", "chosen": everybody}),
+        ("v2.1", "sites/shop/deploys", {"ref": "v2.1", "chosen": everybody}),
+        ("back", "sites/shop/rollbacks", {"chosen": everybody}),
+        ("bank", "sites/bank/deploys", {"ref": "v2.1", "chosen": everybody}),
+    ):
+        answer = client.post(f"api/v1/{path}", json=asked)
+        assert answer.status_code == 202, answer.text
+        found[name] = answer.json()["state"]
+        if found[name] == "started":
+            wait_until(partial(_state, client, answer.json()["rollout"]), name, 60)
+            found[name] = _state(client, answer.json()["rollout"])
+    page = client.get("deploys").text
+    assert "canary web1 failed" in page
+    sites = client.get("access").text
+    assert '<option value="docs"' in sites, "there is nobody to let in"
+    return found
+
+
+def _state(client: httpx.Client, rollout: str) -> str:
+    """Return how a rollout ended; empty where it has not."""
+    items = client.get("api/v1/deploys").json()["items"]
+    state = next((str(each["state"]) for each in items if each["rollout"] == rollout), "")
+    return state if state in ("failed", "succeeded") else ""
 
 
 def _rollouts(lines: Iterator[str]) -> Iterator[dict[str, str]]:

@@ -182,7 +182,7 @@ def test_a_canary_that_waits_is_promoted_or_aborted_and_taken_back(fleet: Signed
 def test_a_lock_is_on_every_node_refuses_and_is_lifted_by_whom_it_is_for(fleet: SignedFleet, console: Console) -> None:
     fleet.push("v1")
     outcome = console.locks.lock(LIVE, LockAsked(site="shop", reason="audit", until="2h"))
-    assert (outcome.state, "3 of 3 nodes hold it" in outcome.detail) == ("done", True)
+    assert (outcome.state, "3 of 3 nodes have it" in outcome.detail) == ("done", True)
     plan = console.rollouts.plan(ADMIN, DeployAsked(site="shop", ref="v1", chosen=ALL))
     assert "locked by liv" in plan.locked
     with pytest.raises(ActionRefused, match="audit"):
@@ -193,7 +193,7 @@ def test_a_lock_is_on_every_node_refuses_and_is_lifted_by_whom_it_is_for(fleet: 
     assert (caught.value.status, "it is not yours" in str(caught.value)) == (403, True)
     assert console.lines[-1].decision == "refused"
     outcome = console.locks.unlock(LIVE, "shop", "audit is over")
-    assert (outcome.state, "3 of 3 nodes hold it" in outcome.detail) == ("done", True)
+    assert (outcome.state, "3 of 3 nodes have it" in outcome.detail) == ("done", True)
     assert console.locks.unlock(LIVE, "shop").detail == "shop is not locked"
     assert console.ended(console.begin(DeployAsked(site="shop", ref="v1", chosen=ALL))) == "succeeded"
 

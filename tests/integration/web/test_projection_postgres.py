@@ -6,11 +6,15 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import attrs
 import pytest
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from deploykit.errors import ProjectionError
 from deploykit.settings.web import WebSettings
+from deploykit.web.database import PROJECTION, database_url, make_engine, writing
+from deploykit.web.projection.activityviews import AuditView
 from deploykit.web.projection.store import Store
 from deploykit.web.projection.views import PageRequested
 from deploykit.web.viewer import EVERYBODY
@@ -18,6 +22,7 @@ from tests.support.postgres import running_postgres
 from tests.support.webworld import FAILED, NOW, REPO, heard_messages, world_queries, world_store
 
 _ALL = PageRequested(limit=500)
+_BOUNDS = ("idle_in_transaction_session_timeout", "lock_timeout")
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +115,37 @@ def test_connections_that_the_server_has_ended_are_made_anew(
     engine.dispose()
     store.apply(heard_messages())
     assert _answers(store) == before
+    store.close()
+
+
+def test_a_console_that_was_stopped_in_a_transaction_keeps_no_other_from_its_audit(
+    tmp_path: Path, settings: WebSettings
+) -> None:
+    store = Store.open(settings, tmp_path, now=lambda: NOW)
+    with store._transaction() as connection:
+        bounds = [connection.execute(text(f"SHOW {name}")).scalar() for name in _BOUNDS]
+    assert bounds == ["10s", "15s"]
+    quick = attrs.evolve(PROJECTION, most_idle=0.3, most_wait=30)
+    stopped = make_engine(database_url(settings, tmp_path), None, quick)
+
+    def stop_and_go_on() -> None:
+        with writing(stopped) as connection:
+            store.note(AuditView(id="a1", time=NOW, action="abort", decision="asked", who="ada"))  # waits for its lock
+            connection.execute(text("SELECT 1"))
+
+    with pytest.raises(SQLAlchemyError, match="idle-in-transaction"):
+        stop_and_go_on()
+    assert [line.id for line in world_queries(store).audit(EVERYBODY, "", _ALL).items] == ["a1"]
+    stopped.dispose()
+    store.close()
+
+
+def test_a_console_waits_for_a_lock_for_a_while_only(tmp_path: Path, settings: WebSettings) -> None:
+    store = Store.open(settings, tmp_path, now=lambda: NOW)
+    hasty = make_engine(database_url(settings, tmp_path), None, attrs.evolve(PROJECTION, most_wait=0.2))
+    with store._transaction(), pytest.raises(SQLAlchemyError, match="lock timeout"), writing(hasty):
+        pytest.fail("it got the lock that another one holds")
+    hasty.dispose()
     store.close()
 
 

@@ -14,17 +14,22 @@ import pytest
 
 from deploykit.broker.server import EmbeddedBroker
 from deploykit.bus import Bus, Delivery
-from deploykit.errors import ConnectError, RolloutBusy, UsageError
+from deploykit.errors import ConnectError, KeyFileError, PolicyRefused, RolloutBusy, UsageError
 from deploykit.fleet.journalhead import JournalHead
 from deploykit.fleet.mandates import HeldMandate
 from deploykit.messages import DeployRequested, RolloutProposed, utc_now
 from deploykit.names import NodeName, RepoName
+from deploykit.operations.approval import ApprovalDesk
 from deploykit.operations.propose import mandate_for
 from deploykit.settings import GrantSettings, NodeSiteSettings, Settings
+from deploykit.trust.check import Trust
 from deploykit.trust.keyfiles import trust
 from deploykit.trust.signature import BodySigner, SigningKey, add_signature
 from deploykit.web.actions.hostport import RolloutDesk
+from deploykit.web.actions.proposals import show_proposal
 from deploykit.web.hosting.host import RolloutHost
+from deploykit.web.hosting.proposing import what_next
+from deploykit.web.hosting.running import HostedRun, RunPorts
 from deploykit.web.ledger.ledger import Ledger
 from tests.support.hosting import (
     closed_to_all,
@@ -136,6 +141,46 @@ def test_a_rollout_is_begun_in_a_thread_and_obeys(fleet: StandIns, settings: Set
             port.control(plan.rollout, "pause", "bob")
 
 
+def test_a_console_that_cannot_go_on_leaves_a_rollout_to_one_that_can(
+    fleet: StandIns, settings: Settings, tmp_path: Path
+) -> None:
+    plan = plan_of(fleet.nodes, batch=ONE_BY_ONE, timeout=120.0)
+    keyless = attrs.evolve(settings, signing_key=None)
+    with (
+        Hold(fleet, WEB1) as hold,
+        ledger_of(settings) as ledger,
+        hosting(keyless, name="two", locks=tmp_path / "two") as two,
+    ):
+        with hosting(settings) as one:
+            one.start(planned_for(settings, fleet, plan), "ann")
+            assert hold.reached.wait(60)
+        wait_until(lambda: any("waits for a console" in each for each in two.problems), "it is said why nobody goes on")
+        assert (left := ledger.rollouts.find(plan.rollout)) is not None
+        assert (left.owner, left.state) == ("", "running")
+        hold.let_go()
+        with hosting(settings, name="three", locks=tmp_path / "three"):
+            assert wait_ended(ledger, plan.rollout).model.state == "succeeded"
+        wait_until(lambda: not two.problems, "nothing waits any more")
+
+
+def test_a_lease_is_given_back_by_who_cannot_use_it(fleet: StandIns, settings: Settings) -> None:
+    plan = plan_of(fleet.nodes, timeout=120.0)
+    ended = threading.Event()
+
+    def no_key() -> tuple[BodySigner, Trust]:
+        raise KeyFileError("the key is gone")
+
+    with ledger_of(settings) as ledger, Bus(settings.broker, client_id="console") as bus:
+        assert bus.wait_connected(60)
+        lease = ledger.rollouts.start(JournalHead(plan=plan, begun=0.0), "ann", "one", 600)
+        ports = RunPorts(
+            bus=bus, topics=settings.topics, ledger=ledger, keys=no_key, over=lambda _: ended.set(), patience=0.1
+        )
+        HostedRun(lease, ports, resumed=False).start()
+        assert ended.wait(60)
+        assert [each.epoch for each in ledger.leases.take_over("two", 10)] == [2]
+
+
 def test_one_console_obeys_what_another_one_was_asked(fleet: StandIns, settings: Settings, tmp_path: Path) -> None:
     plan = plan_of(fleet.nodes, batch=ONE_BY_ONE, timeout=120.0)
     with (
@@ -223,6 +268,25 @@ def test_a_proposal_is_announced_and_begins_once_it_is_signed(
         assert host.proposals() == ()
 
 
+def test_what_was_asked_where_it_was_proposed_counts_on_a_console_that_does_not_know_the_site(
+    fleet: StandIns, settings: Settings, ann: SoftwareSecurityKey, tmp_path: Path
+) -> None:
+    two_people = attrs.evolve(settings, sites={SHOP: attrs.evolve(settings.sites[SHOP], signatures=2)})
+    with hosting(two_people) as one:
+        rollout = proposed(one, fleet, settings)
+        one.change_mandate(rollout, signing(ann))
+    stranger = attrs.evolve(settings, sites={})
+    with hosting(stranger, name="two", locks=tmp_path / "two") as two:
+        with pytest.raises(PolicyRefused, match="2 different people"):
+            two.start_approved(rollout)
+        kept = two.find(rollout)
+        assert kept is not None
+        desk = ApprovalDesk.from_settings(stranger)
+        shown = [show_proposal(kept, desk.asking(asks), utc_now()).missing for asks in (None, kept.head.asks)]
+        assert shown == ["", "1 more person must sign"]
+        assert what_next(stranger, kept.head.mandate, utc_now(), kept.head.asks) != "begin"
+
+
 def test_one_that_nobody_who_counts_has_signed_waits(
     fleet: StandIns, settings: Settings, ann: SoftwareSecurityKey
 ) -> None:
@@ -237,11 +301,14 @@ def test_one_that_nobody_who_counts_has_signed_waits(
 
 def test_one_whose_time_lies_ahead_begins_then(fleet: StandIns, settings: Settings, ann: BodySigner) -> None:
     with hosting(settings) as host, ledger_of(settings) as ledger:
+        decided: list[tuple[str, str]] = []
+        host.on_decided = lambda row, what: decided.append((row.rollout, what))
         rollout = proposed(host, fleet, settings, not_before=timedelta(seconds=3))
         kept = host.change_mandate(rollout, signing(ann))
         assert kept.head.mandate is not None
         ended = wait_ended(ledger, rollout)
         assert ended.model.state == "succeeded"
+        wait_until(lambda: decided == [(rollout, "begin")], "it is told that it began by itself")
         assert ledger.rollouts.contents(rollout).head.begun >= kept.head.mandate.message.not_before.timestamp()
 
 

@@ -12,12 +12,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
+import attrs
+
 from deploykit.bus import Bus, Delivery, Subscription
 from deploykit.messages import BuildFinished, BuildRequested, DeployReported, DeployRequested, Message, RefUpdated
 from deploykit.messages.topics import TopicMap
 from deploykit.names import ObjectId
 from deploykit.trust.keyfiles import load_allowed_signers
 from deploykit.trust.signature import HEADER, Signers, verify
+from deploykit.trust.signaturerules import SignatureRules
 from deploykit.wire import Frame
 from tests.support.stubjobs import StubBuild
 
@@ -54,6 +57,8 @@ class ChainBooks:
         self._topics = topics
         self._more = more
         self._signers = signers
+        #: Which passkeys count; None: none does.
+        self.rules: SignatureRules | None = None
         self._name = name
         self._patience = patience
         self._messages: dict[str, Message] = {}
@@ -86,6 +91,8 @@ class ChainBooks:
         signer = None
         if HEADER in delivery.headers:
             allowed = load_allowed_signers(self._signers)
+            if self.rules is not None:
+                allowed = attrs.evolve(allowed, rules=self.rules)
             signer = verify(Frame(delivery.headers, delivery.body), allowed, datetime.now(UTC))
         self.enter(message, signer)
 

@@ -48,6 +48,11 @@ def test_two_sites_share_neither_a_file_nor_a_label() -> None:
     assert AccessSettings(sites=dict(zip((shop, docs), lists, strict=True))).problems() == ()
 
 
+def test_what_nobody_says_is_no_longer_than_what_is_accepted() -> None:
+    (problem,) = AccessSettings(default_days=400).problems()
+    assert problem == "default_days: expected at most longest_days (366), not 400"
+
+
 @pytest.mark.parametrize("changes", [{"default_days": 0}, {"longest_days": float("inf")}, {"gather": -1}])
 def test_times_are_times(changes: dict[str, Any]) -> None:
     assert len(AccessSettings(**changes).problems()) == 1

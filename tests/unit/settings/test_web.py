@@ -24,6 +24,8 @@ def test_the_defaults_are_sound() -> None:
         (WebSettings(login="proxy"), "proxies: needed"),
         (WebSettings(login="proxy", proxies=("proxy.example",)), "proxies: expected an address"),
         (WebSettings(url="deploy.example"), "url: expected https://HOST"),
+        (WebSettings(banner="two\nlines"), "banner: expected one line"),
+        (WebSettings(banner="x" * 301), "banner: expected one line"),
         (WebSettings(url="https://deploy.example/console"), "url: expected https://HOST"),
         (WebSettings(access=(WebAccessSettings(users=()),)), "access[0].users: expected at least one"),
         (WebSettings(session_idle=1), "session_idle"),
@@ -40,3 +42,7 @@ def test_a_console_for_other_machines_with_all_it_needs() -> None:
         ).problems()
         == ()
     )
+
+
+def test_days_are_called_days() -> None:
+    assert [problem for problem in WebSettings(token_days=0).problems() if "token_days: expected days" in problem]

@@ -149,6 +149,16 @@ def test_an_error_has_the_exit_code_of_its_kind(status: int, error: type[Excepti
         assert caught.value.problems == ("ref: no such ref", "chosen.nodes: no such node")
 
 
+def test_without_a_login_the_way_to_a_token_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("dk_old")
+    file.chmod(0o600)
+    for settings, remedy in (({}, "make one at"), ({"token_file": file}, "make another at")):
+        console = Console(answer(401, {"detail": "This token does not count"}))
+        with pytest.raises(PolicyRefused, match=f"{remedy} .*/account, and name its file: --via-token FILE"):
+            console.client(**settings).get("/x")
+
+
 def test_no_redirect_is_followed() -> None:
     console = Console(answer(302, None, location="https://evil.example/\x1b[31m"))
     with pytest.raises(ActionRefused, match="sends us on") as caught:

@@ -55,9 +55,11 @@ class Seen(RolloutObserver):
     def __init__(self) -> None:
         self.states: list[str] = []
         self.problems: list[str] = []
+        self.pauses: list[float | None] = []
 
     def changed(self, model: RolloutModel) -> None:
         self.states.append(model.state)
+        self.pauses.append(model.paused_since)
 
     def problem(self, text: str) -> None:
         self.problems.append(text)
@@ -107,6 +109,14 @@ def test_it_ends_when_the_rollout_has_ended(clock: Clock) -> None:
     model, seen = followed(clock, detail("canary"), detail("rolling", "web1"), detail("succeeded", "web1", "web2"))
     assert seen.states == ["canary", "rolling", "succeeded"]
     assert model.exit_code(PLAN) == 0
+
+
+def test_a_pause_is_one_pause_however_often_it_is_looked_at(clock: Clock) -> None:
+    paused = detail("paused", "web1")
+    _, seen = followed(clock, paused, paused, paused, detail("rolling", "web1"), paused, detail("succeeded", "web1"))
+    assert seen.states == ["paused", "paused", "paused", "rolling", "paused", "succeeded"]
+    begun = [pause for pause in seen.pauses if pause is not None]
+    assert begun[0] == begun[1] == begun[2] != begun[3]
 
 
 def test_a_console_that_is_away_is_waited_for(clock: Clock) -> None:

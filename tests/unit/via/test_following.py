@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import pytest
 
 from deploykit.errors import ActionRefused
@@ -13,6 +14,7 @@ from deploykit.via.following import (
     NO_TARGET,
     agrees,
     model_of,
+    parts_of,
     plan_of_rollout,
     plan_of_shown,
     printed_of,
@@ -124,6 +126,19 @@ def test_a_display_hears_of_each_step_once() -> None:
     assert "\x1b" not in printed.lines[0]
     view.follow(model_of(PLAN, rollout("failed"), {"web1": failed}, 3.0), 3.0)
     assert view.row(PLAN.nodes[0], 3.0).state == "failed"
+
+
+def test_what_was_printed_stands_at_the_step_that_printed_it() -> None:
+    steps = tuple(FollowedStep(name=name, state="done", phase="deploy") for name in ("pre-deploy", "health-check"))
+    node = FollowedNode(node="web1", state="success", phase="deploy", steps=steps)
+    lines = ["cut", "--- pre-deploy ---", "one", "--- a script's own ---", "--- health-check ---", "two"]
+    assert list(parts_of(lines, node)) == [
+        ("", ["cut"]),
+        ("pre-deploy", ["one", "--- a script's own ---"]),
+        ("health-check", ["two"]),
+    ]
+    failed = attrs.evolve(node, steps=(steps[0], attrs.evolve(steps[1], state="failed")))
+    assert list(parts_of(["cut"], failed)) == [("health-check", ["cut"])]
 
 
 def test_a_paused_rollout_waits_for_a_person() -> None:

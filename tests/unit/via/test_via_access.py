@@ -52,8 +52,9 @@ def run(*words: object) -> Result:
     return result
 
 
-def reported(console: FixedActions, *states: tuple[str, str]) -> None:
-    console.access.rows = [AccessRow(site="docs", user="carol", requested_by="ann", nodes=states)]
+def reported(console: FixedActions, *states: tuple[str, str], problems: tuple[tuple[str, str], ...] = ()) -> None:
+    row = AccessRow(site="docs", user="carol", requested_by="ann", nodes=states, problems=problems)
+    console.access.rows = [row]
 
 
 def relayed(console: FixedActions) -> object:
@@ -93,8 +94,23 @@ def test_what_no_node_has_reported_is_not_granted(console: FixedActions, url: st
 def test_a_password_that_opens_nothing_is_not_shown(console: FixedActions, url: str, key: Path) -> None:
     reported(console, ("web-1", "refused"))
     done = run("access", "grant", "carol", "docs", "--via", url, "--key", key)
-    assert done.exit_code == 1
+    assert done.exit_code == 3
     assert "shown this once" not in done.output
+
+
+def test_an_access_that_is_as_before_is_not_taken_for_the_new_one(console: FixedActions, url: str, key: Path) -> None:
+    reported(console, ("web-1", "granted"), problems=(("web-1", "an access lasts 366 days at most"),))
+    done = run("access", "grant", "carol", "docs", "--until", "900d", "--via", url, "--key", key)
+    assert done.exit_code == 1
+    assert "web-1: not done, the access is as before: an access lasts 366 days at most" in done.output
+    assert "shown this once" not in done.output, "the old password counts"
+
+
+def test_a_revocation_after_which_nothing_is_left_says_what_was_done(console: FixedActions, url: str) -> None:
+    reported(console, ("web-1", "granted"))
+    done = run("access", "revoke", "carol", "docs", "--via", url)
+    assert done.exit_code == 0
+    assert "all nodes were asked to keep carol out of docs" in done.output
 
 
 def test_an_extension_keeps_the_password(console: FixedActions, url: str, key: Path) -> None:

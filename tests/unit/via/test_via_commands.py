@@ -22,51 +22,10 @@ from deploykit.operations.mandatefiles import mandate_frame
 from deploykit.trust.keyfiles import generate_key
 from deploykit.via.follower import RolloutFollower
 from deploykit.web.actions.asked import ControlAsked, DeployAsked, NodesAsked, OptionsAsked, RollbackAsked
-from deploykit.web.actions.shown import ActionOutcome, PlanShown, ProposalShown
-from deploykit.web.projection.rolloutviews import RolloutNode, RolloutOverview, StepView
+from deploykit.web.actions.shown import PlanShown, ProposalShown
 from deploykit.web.viewer import Viewer
 from tests.support.consoleserver import api_alone, serving
-from tests.support.consoleworld import NOW
-from tests.support.fixedactions import FixedActions
-from tests.support.fixedqueries import FixedQueries
-
-
-@attrs.define(slots=False)
-class Console(FixedActions):
-    """Fixed actions whose rollouts are over as soon as they have begun."""
-
-    queries: FixedQueries = attrs.Factory(FixedQueries)
-    ends: str = "succeeded"
-    url: str = ""
-
-    def _ended(self, rollout: str, site: str, nodes: tuple[str, ...]) -> None:
-        good = self.ends == "succeeded"
-        steps = (StepView(name="switch", state="done" if good else "failed", phase="activate", seconds=1.0),)
-        shown = RolloutOverview(
-            rollout=rollout, site=site, ref="refs/tags/v2.4.1", commit="1" * 40, state=self.ends,
-            counts={"active" if good else "failed": len(nodes)},
-            requested_by="local", began=NOW, ended=NOW, detail="" if good else "web-1 failed",
-        )  # fmt: skip
-        state = "success" if good else "failure"
-        detail = "" if good else "exit 2"
-        found = [RolloutNode(node=node, state=state, phase="activate", steps=steps, detail=detail) for node in nodes]
-        self.queries.rollout_list = (shown, *self.queries.rollout_list)
-        self.queries.rollout_nodes = {**self.queries.rollout_nodes, rollout: tuple(found)}
-
-    def _start(self, viewer: Viewer, plan: PlanShown, *, reason: str = "", override: str = "") -> ActionOutcome:
-        outcome = super()._start(viewer, plan, reason=reason, override=override)
-        self.running.clear()
-        if outcome.state == "started":
-            self._ended(outcome.rollout, plan.site, tuple(each.node for each in plan.nodes))
-        return outcome
-
-    def sign(self, viewer: Viewer, rollout: str, signature: str) -> ActionOutcome:
-        waiting = self.waiting[rollout]
-        outcome = super().sign(viewer, rollout, signature)
-        self.running.clear()
-        if outcome.state == "started":
-            self._ended(rollout, waiting.site, waiting.nodes)
-        return outcome
+from tests.support.endingconsole import Console
 
 
 @pytest.fixture
@@ -388,7 +347,16 @@ def test_the_token_of_the_settings_goes_to_no_other_console(console: Console, tm
     )
     file.chmod(0o600)
     assert run("rollout", "pause", "r-1", "--config", file, "--via", console.url).exit_code == 0
-    assert "0644" in str(error_of(run("rollout", "pause", "r-1", "--config", file)))
+    assert "via.token_file" in str(error_of(run("rollout", "pause", "r-1", "--config", file)))
+
+
+def test_a_wrong_file_of_a_token_is_named_as_it_was_given(
+    console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, pause = tmp_path / "none", ("rollout", "pause", "r-1", "--via", console.url)
+    assert str(error_of(run(*pause, "--via-token", there))).startswith("--via-token: cannot read")
+    monkeypatch.setenv("DEPLOYKIT_VIA_TOKEN_FILE", str(there))
+    assert str(error_of(run(*pause))).startswith("DEPLOYKIT_VIA_TOKEN_FILE: cannot read")
 
 
 def test_plain_http_to_another_machine_is_refused() -> None:

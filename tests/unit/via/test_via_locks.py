@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import attrs
 import pytest
 from click.testing import CliRunner, Result
 
@@ -20,7 +21,7 @@ from deploykit.trust.keyfiles import generate_key
 from deploykit.trust.signature import HEADER, SigningKey, sign
 from deploykit.via.statements import lifted_lock, require_serial
 from deploykit.web.actions.asked import LockAsked
-from deploykit.web.actions.shown import LockState
+from deploykit.web.actions.shown import ActionOutcome, LockState
 from deploykit.wire import CONTENT_TYPE, decode, encode
 from tests.support.consoleserver import api_alone, serving
 from tests.support.fixedactions import FixedActions
@@ -105,6 +106,24 @@ def test_an_unlock_carries_the_very_lock_that_it_lifts(console: FixedActions, ur
     assert message.locked is not None
     assert message.locked.body == console.lock_state.body
     assert message.serial >= 78
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_a_lock_that_the_console_does_not_believe_is_not_taken_for_none(
+    console: FixedActions, url: str, key: Path, more: tuple[str, ...]
+) -> None:
+    console.lock_state = attrs.evolve(console.lock_state, nodes=1, locks=("web1 shows what does not count",))
+    done = run("unlock", "shop", "--via", url, "--key", key, *more)
+    assert done.exit_code == 1
+    assert "nothing was lifted" in done.output
+    assert "is not locked" not in done.output
+    assert console.calls("relay") == []
+
+
+def test_a_lock_that_no_node_holds_is_no_success(console: FixedActions, url: str) -> None:
+    outcome = ActionOutcome(state="asked", site="shop", detail="0 of 0 nodes hold it")
+    console.lock = lambda viewer, asked: outcome  # type: ignore[method-assign] # a site of nobody
+    assert run("lock", "shop", "--reason", "audit", "--via", url).exit_code == 1
 
 
 def test_what_is_not_locked_needs_no_unlock(console: FixedActions, url: str, key: Path) -> None:

@@ -153,13 +153,13 @@ async function refresh() {
     const address = new URL(document.documentElement.dataset.refresh ?? location.href, location);
     const answer = await fetch(address, { headers: { Accept: "text/html" }, credentials: "same-origin" });
     failed = answer.status >= 500;
-    if (answer.redirected && new URL(answer.url).pathname !== address.pathname) return showStream("ended");
+    const there = answer.redirected ? new URL(answer.url).pathname : address.pathname; // what waited may have begun
+    if (there !== address.pathname) return there.endsWith("/login") ? showStream("ended") : location.replace(answer.url);
     if (answer.ok) takeOver(new DOMParser().parseFromString(await answer.text(), "text/html"));
   } catch {} // the network is away: the stream's own state shows it
   took = performance.now() - began;
   fetching = false;
-  if (again) refreshSoon();
-  else if (failed) setTimeout(refreshSoon, CALM);
+  if (again) refreshSoon(); else if (failed) setTimeout(refreshSoon, CALM);
 }
 
 const keyOf = (row) => row.querySelector("a")?.getAttribute("href");

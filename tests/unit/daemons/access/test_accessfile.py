@@ -13,6 +13,7 @@ from deploykit.daemons.access.accessfile import (
     HtpasswdForm,
     UserlistForm,
     find_user,
+    taken_back,
     with_user,
     without_user,
 )
@@ -99,7 +100,8 @@ def test_somebody_elses_line_is_neither_changed_nor_removed(form: FileForm, cont
 def test_somebody_elses_second_line_for_a_user_of_ours_is_noticed() -> None:
     content = with_user(b"", HTPASSWD, "alice", HASH, UNTIL) + b"alice:{SHA}x\n"
     with pytest.raises(AccessError, match="somebody else's hand"):
-        without_user(content, HTPASSWD, "alice")
+        with_user(content, HTPASSWD, "alice", HASH, UNTIL)
+    assert without_user(content, HTPASSWD, "alice") == b"alice:{SHA}x\n", "ours ends in any case"
 
 
 @pytest.mark.parametrize(
@@ -136,3 +138,23 @@ def test_the_first_of_two_lines_counts() -> None:
     found = find_user(users, "alice")
     assert found is not None
     assert found.hash == "one"
+
+
+def test_what_apache_reads_as_a_name_is_somebody_elses_line() -> None:
+    with pytest.raises(AccessError, match="somebody else's hand"):
+        with_user(b" \talice:$apr1$a$b\n", HTPASSWD, "alice", HASH, UNTIL)
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
+def test_no_line_is_put_behind_a_backslash(end: bytes) -> None:
+    with pytest.raises(AccessError, match="backslash"):
+        with_user(b"bob:$apr1$a$b\\" + end, HTPASSWD, "alice", HASH, UNTIL)
+
+
+def test_what_is_taken_back_leaves_what_others_wrote() -> None:
+    old = with_user(with_user(b"bob:x\n", HTPASSWD, "kept", HASH, UNTIL), HTPASSWD, "gone", HASH, UNTIL)
+    new = with_user(without_user(old, HTPASSWD, "gone"), HTPASSWD, "alice", HASH, UNTIL)
+    now = b"first:y\n" + new.replace(b"bob:x", b"bob:z") + b"dave:y\n"
+    found = HTPASSWD.users(taken_back(now, HTPASSWD, old, new))
+    assert [each.user for each in found if each.ours] == ["kept", "gone"]
+    assert [(each.user, each.hash) for each in found if not each.ours] == [("first", "y"), ("bob", "z"), ("dave", "y")]

@@ -113,3 +113,9 @@ def test_what_no_form_would_send_is_no_grant(body: bytes) -> None:
 def test_no_other_line_is_touched_by_a_label() -> None:
     body = b"User: Example site\nPassword: Site: Example site\n Site: Example site\n"
     assert relabelled(body, {"Example site": SHOP}) == body
+
+
+@pytest.mark.parametrize("site", [SHOP, STAGE])
+def test_a_password_in_clear_that_costs_time_and_memory_is_refused(site: SiteName) -> None:
+    with pytest.raises(PolicyRefused, match="512 bytes"):
+        change_of(grant(site=site, password_hash=None, password="x" * 60_000), SETTINGS, NOW)

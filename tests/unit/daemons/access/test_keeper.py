@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from deploykit.daemons.access import keeper as keeper_module
+from deploykit.daemons.access import sitefile
 from deploykit.daemons.access.accessfile import HtpasswdForm, with_user
+from deploykit.daemons.access.filewriter import FileSeen, replace_content
 from deploykit.daemons.access.keeper import AccessKeeper, EndedAccess
 from deploykit.daemons.access.sitefile import AccessChange, SiteAccessFile
 from deploykit.daemons.access.statefile import read_state
@@ -125,3 +127,45 @@ def test_a_state_file_without_room_is_written_later(kept: Kept, monkeypatch: pyt
     state = read_state(kept.root)
     assert state is not None
     assert dict(state.sites[SHOP].users) == {}
+
+
+def test_a_file_that_cannot_be_read_is_not_looked_at_all_the_time(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = kept.file.read_bytes()
+    kept.file.unlink()
+    kept.now = NOW + timedelta(hours=2)
+    kept.keeper.wake()
+    wait_until(lambda: bool(kept.keeper.problems), "the problem", 20)
+    assert kept.keeper._pause() > 1.0, "what is over there cannot be ended"
+    kept.file.write_bytes(content)
+    kept.keeper.wake()
+    wait_until(lambda: kept.file.read_bytes() == b"", "the end", 20)
+
+
+def test_a_state_file_of_a_newer_deploykit_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    path = tmp_path / "made" / "access" / "access.json"
+    kept = Kept(tmp_path / "made")
+    path.write_text('{"format": 2, "sites": {}}')
+    with kept:
+        assert kept.keeper.submit(SHOP, revoke()).result(20).outcome == "revoked"
+        assert any("format 2" in each for each in kept.keeper.problems)
+    assert path.read_text() == '{"format": 2, "sites": {}}'
+
+
+def test_what_could_not_be_taken_back_is_taken_back_by_the_timer(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = [True]
+
+    def write(path: Path, seen: FileSeen, content: bytes) -> None:
+        if full[0] and b"bob" not in content:
+            raise AccessError("no space left")
+        replace_content(path, seen, content)
+
+    monkeypatch.setattr(sitefile, "replace_content", write)
+    kept.broken = "ended with 1"
+    change = AccessChange(kind="grant", user="bob", hash=HASH, until=NOW + timedelta(hours=1), asked_at=NOW)
+    assert kept.keeper.submit(SHOP, change).result(20).outcome == "failed"
+    wait_until(lambda: bool(kept.keeper.problems), "the problem", 20)
+    assert b"bob" in kept.file.read_bytes()
+    full[0] = False
+    kept.keeper.wake()
+    wait_until(lambda: b"bob" not in kept.file.read_bytes(), "the old content", 20)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import struct
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -12,8 +14,8 @@ from typing import Any
 import attrs
 import pytest
 
-from deploykit.daemons.access import filewriter, sitefile
-from deploykit.daemons.access.filewriter import read_file, replace_content
+from deploykit.daemons.access import filewriter, servercommand, sitefile
+from deploykit.daemons.access.filewriter import FileSeen, read_file, replace_content
 from deploykit.daemons.access.servercommand import printable, run_command
 from deploykit.daemons.access.sitefile import AccessChange, SiteAccessFile
 from deploykit.errors import AccessError
@@ -24,6 +26,7 @@ from tests.support.wait import wait_until
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 HASH = "$6$saltsalt$" + "a" * 86
 SHOP = SiteName("shop")
+_NOBODY = 0xFFFFFFFF
 
 
 def grant(user: str = "alice", seconds: float = 0, **changes: Any) -> AccessChange:
@@ -228,3 +231,87 @@ def test_a_command_sees_nothing_of_our_environment(monkeypatch: pytest.MonkeyPat
 
 def test_output_is_one_line() -> None:
     assert printable(b"a\x1b[31mb\nc $2y$10$abc\xff d") == "a [31mb c $… d"
+
+
+def test_what_another_program_writes_during_the_test_is_not_lost(server: Server) -> None:
+    def add(words: Sequence[str]) -> str:
+        if not server.ran:
+            server.file.write_bytes(server.file.read_bytes() + b"dave:y\n")
+        server.ran.append(words[0])
+        return "ended with 1"
+
+    site = SiteAccessFile(SHOP, server.settings, server.notes, run=add)
+    assert [each.outcome for each in site.apply([grant()])] == ["failed"]
+    assert server.file.read_bytes() == b"monitor:x\ndave:y\n"
+
+
+def test_a_change_that_cannot_be_taken_back_is_reported_and_taken_back_later(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.answers["/test"] = "ended with 1"
+    written: list[bytes] = []
+
+    def full(path: Path, seen: FileSeen, content: bytes) -> None:
+        if written:
+            raise AccessError(f"cannot write {path}: No space left on device")
+        written.append(content)
+        replace_content(path, seen, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sitefile, "replace_content", full)
+        (outcome,) = server.site.apply([grant()])
+        assert outcome.outcome == "failed"
+        assert "stands in the file until it can be taken back" in outcome.detail
+        assert b"alice" in server.file.read_bytes()
+    server.site.recover()
+    assert server.file.read_bytes() == b"monitor:x\n"
+
+
+def test_revoking_takes_our_line_out_and_says_who_still_lets_the_user_in(server: Server) -> None:
+    assert server.outcomes(grant()) == ["granted"]
+    server.file.write_bytes(server.file.read_bytes() + b"alice:{SHA}x\n")
+    (outcome,) = server.site.apply([revoke()])
+    assert outcome.outcome == "failed"
+    assert "somebody else's hand" in outcome.detail
+    assert server.file.read_bytes() == b"monitor:x\nalice:{SHA}x\n"
+
+
+def test_a_second_daemon_waits_for_its_turn(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filewriter, "_TURN", 0.0)
+    fd = os.open(server.file.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        (outcome,) = server.site.apply([grant()])
+        assert outcome.outcome == "failed"
+        assert "locked by another process" in outcome.detail
+        assert server.file.read_bytes() == b"monitor:x\n"
+    finally:
+        os.close(fd)
+    assert server.outcomes(grant()) == ["granted"]
+
+
+def test_the_access_list_that_a_directory_gives_to_new_files_is_not_taken(server: Server) -> None:
+    entries = [(1, 7, _NOBODY), (2, 4, 65534), (4, 5, _NOBODY), (16, 5, _NOBODY), (32, 0, _NOBODY)]
+    listed = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *each) for each in entries)
+    server.file.chmod(0o640)
+    try:
+        os.setxattr(server.file.parent, "system.posix_acl_default", listed)
+    except OSError as error:
+        pytest.skip(f"no access lists here: {error.strerror}")
+    assert server.outcomes(grant()) == ["granted"]
+    assert "system.posix_acl_access" not in os.listxattr(server.file)
+    assert server.file.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_flood_of_output_does_not_fill_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servercommand, "_MOST_OUTPUT", 1 << 20)
+    cut: list[int] = []
+    truncate = os.ftruncate
+
+    def cut_off(fd: int, size: int) -> None:
+        cut.append(size)
+        truncate(fd, size)
+
+    monkeypatch.setattr(os, "ftruncate", cut_off)
+    assert "did not end within" in run_command(["/usr/bin/yes"], seconds=1.0)
+    assert cut

@@ -114,3 +114,17 @@ def test_all_news_is_subscribed_to_and_requests_for_access_are_not(topics: Topic
         assert topic_of(message, topics) in found
     assert not {topics.node, topics.inventory, topics.progress} & set(found)
     assert len(set(found)) == len(found)
+
+
+def test_a_flood_of_unsigned_messages_makes_no_verified_one_new_again() -> None:
+    heard = HeardBodies(most=3)
+    assert heard.first("failure", verified=True)
+    assert all(heard.first(f"forged {number}") for number in range(10))
+    assert not heard.first("failure", verified=True)
+    assert not heard.first("failure"), "its unsigned copy is nothing new either"
+
+
+def test_an_unsigned_copy_does_not_hide_the_signed_message() -> None:
+    heard = HeardBodies()
+    assert heard.first("a")
+    assert heard.first("a", verified=True)

@@ -185,3 +185,11 @@ def test_a_long_text_is_cut_between_words_and_says_that_there_was_more() -> None
     assert all(part.startswith("ünïcode") for part in parts)
     assert parts[-1].endswith("…")
     assert not parts[0].endswith("…")
+
+
+def test_no_part_of_a_long_text_begins_as_a_command() -> None:
+    for text in ("é" * 199 + " !op mallory", "x" * 399 + " " + "/join #evil " + "y" * 300, "a" * 400 + "!op mallory"):
+        parts = parts_of(text)
+        assert len(parts) > 1
+        assert all(part[0].isalnum() or part.startswith("- ") for part in parts), parts
+        assert all(len(part.encode()) <= MOST_TEXT for part in parts)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from deploykit.daemons.notify.letters import letter_of, waiting_line
 from deploykit.daemons.notify.routing import goes_to
 from deploykit.daemons.notify.waiting import NotifyBatch
-from deploykit.messages import DeployReported
-from deploykit.names import parse_node_name
+from deploykit.daemons.notify.wording import LATE
+from deploykit.messages import DeployReported, RefUpdated
+from deploykit.names import ZERO_ID, parse_node_name, parse_repo_name
 from deploykit.settings.notify import ChannelKind, ChannelSettings
-from tests.support.newsworld import NOW, SHOP, item, notice, proposal, rollout, waiting
+from tests.support.newsworld import COMMIT, NOW, SHOP, TAG, item, notice, proposal, rollout, waiting
 
 
 def channel(kind: ChannelKind = "irc", **changes: object) -> ChannelSettings:
@@ -57,3 +60,25 @@ def test_a_channel_takes_its_kinds_and_its_sites() -> None:
     assert goes_to(failed, channel(events=("failure",), sites=("blog", "sh*")))
     assert not goes_to(failed, channel(events=("failure",), sites=("SHOP", "blog")))
     assert goes_to(item(notice("x")), channel(sites=("blog",)))  # of no site
+
+
+def test_what_was_held_up_waits_as_late() -> None:
+    line = waiting_line(item(rollout(), received=NOW + LATE * 2), channel(), added=0.0)
+    assert line is not None
+    assert line.late
+    assert line.rank < waiting("x", "failure", verified=True).rank
+
+
+@pytest.mark.parametrize("kind", ["webhook", "cdevents"])
+def test_what_waits_is_bounded_whatever_a_push_holds(kind: ChannelKind) -> None:
+    push = RefUpdated(
+        repo=parse_repo_name("group/shop"),
+        ref=TAG,
+        old=ZERO_ID,
+        new=COMMIT,
+        pusher="p" * 100_000,
+        time=NOW,
+    )
+    line = waiting_line(item(push, "unsigned"), channel(kind, events=("push",)), added=0.0)
+    assert line is not None
+    assert len(json.dumps(line.data)) < 10_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from deploykit.daemons.notify.waiting import MOST_DIGEST, MOST_WAITING, PAIR_WAIT, ChannelQueue, NotifyBatch
@@ -182,3 +183,11 @@ def test_what_is_left_goes_on_elsewhere() -> None:
     q.failed(0.0)
     following.resume(q.leave())
     assert texts(sent_all(following, 0.0)) == ["a", "b", "c"]
+
+
+def test_old_messages_that_are_sent_again_do_not_hide_a_failure_of_now() -> None:
+    q = queue(per_minute=5)
+    for number in range(MOST_WAITING + 10):
+        q.add(attrs.evolve(waiting(f"old {number}", "failure", verified=True), late=True))
+    q.add(waiting("web1 has failed", "failure", verified=True))
+    assert "web1 has failed" in texts(sent_all(q, 0.0))

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from deploykit.daemons.notify.ircprotocol import parts_of
 from deploykit.daemons.notify.wording import LATE, LONGEST, ZERO_WIDTH_SPACE, guarded, harmless, text_of
 from deploykit.settings.notify import ChannelKind
 from tests.support.newsworld import NOW, item, notice, proposal, rollout
@@ -95,3 +96,15 @@ def test_a_line_is_bounded_and_keeps_its_marks() -> None:
     shown = text_of(item(notice("x" * 5000), "unsigned"), template, "irc")
     assert len(shown) <= LONGEST + len(" (unsigned)")
     assert shown.endswith("… (unsigned)")
+
+
+def test_a_mark_in_irc_is_sent_however_many_bytes_the_line_has() -> None:
+    found = item(notice("\N{ROCKET}" * 290), "unsigned", received=NOW + LATE * 2, console="https://c.example.org")
+    for template in ("{line} {reason} {line}", "{reason} {reason} {reason}", ""):
+        said = " ".join(parts_of(text_of(found, template, "irc")))
+        assert said.endswith("(unsigned) (of 2026-11-30 03:00 UTC)")
+
+
+@pytest.mark.parametrize("text", ["<@&123>", "<@!123>", "<@123>"])
+def test_no_id_of_a_person_or_a_role_calls_them(text: str) -> None:
+    assert f"@{ZERO_WIDTH_SPACE}" in harmless(text, "slack")

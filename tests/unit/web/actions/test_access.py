@@ -219,6 +219,13 @@ def test_a_grant_that_nobody_answers_is_shown_for_an_hour() -> None:
     ]
 
 
+def test_a_node_that_did_not_do_what_was_asked_last_says_why() -> None:
+    old = NodeAccess(site="shop", user="al", node="web1", state="granted", until=UNTIL, answered="2", detail="too long")
+    asked = attrs.evolve(old, node="web2", asked="3")
+    (row,) = access_rows([old, asked], [], {"shop": ("web1", "web2")}, NOW)
+    assert row.problems == (("web1", "too long"),)
+
+
 def test_a_new_password_is_not_shown_as_granted_because_the_old_one_was() -> None:
     grant = KeptAccess(request="g2", site="shop", user="alice", password_hash="", asked=NOW.timestamp())
     old = NodeAccess(site="shop", user="alice", node="web1", state="granted", until=UNTIL, answered="g1")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from deploykit.fleet.journal import EventRecord
 from deploykit.fleet.rolloutevents import NodeAnswered
 from deploykit.messages import utc_now
 from deploykit.names import RefName
+from deploykit.web.actions import rollouts
 from deploykit.web.actions.asked import ControlAsked, DeployAsked, NodesAsked, RollbackAsked
 from deploykit.web.actions.shown import ActionOutcome
 from deploykit.web.projection.rolloutviews import RolloutOverview
 from deploykit.web.viewer import Viewer
-from tests.support.actionworld import ADMIN, LIVE, LOOK, NOBODY, STAGE, V1, ActionWorld
+from tests.support.actionworld import ADMIN, LIVE, LOOK, NOBODY, STAGE, V1, ActionWorld, StandingRollouts
 
 V2 = RefName("refs/tags/v2")
 
@@ -232,10 +233,10 @@ def test_four_eyes_are_two_people(tmp_path: Path) -> None:
     rollout = begun(world).rollout
     shown = world.rollouts.proposal(LIVE, rollout)
     assert shown is not None
-    assert shown.missing
+    assert shown.missing == "2 people must sign"
     body = base64.b64decode(shown.body)
     outcome = world.rollouts.sign(STAGE, rollout, world.signature("ann", body))
-    assert (outcome.state, "missing" in outcome.detail) == ("proposed", True)
+    assert (outcome.state, outcome.detail) == ("proposed", "signed; 1 more person must sign")
     assert world.desk.started == []
     error = sign_refused(world, rollout, world.signature("ann", body))
     assert (error.status, "signed it already" in str(error)) == (409, True)
@@ -304,11 +305,55 @@ def test_a_signed_proposal_waits_for_its_site_and_is_started_by_promote(world: A
     assert world.rollouts.control(LIVE, rollout, ControlAsked(kind="promote")).state == "started"
 
 
+def test_a_signature_that_is_kept_is_never_answered_as_if_nothing_was_done(
+    world: ActionWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rollout, body = proposed(world)
+
+    def away(_: StandingRollouts, _rollout: str) -> None:
+        raise LedgerError("the database is away")
+
+    monkeypatch.setattr(StandingRollouts, "start_approved", away)
+    outcome = world.rollouts.sign(STAGE, rollout, world.signature("ann", body))
+    assert (outcome.state, "signed, and it does not begin now" in outcome.detail) == ("proposed", True)
+    assert world.decisions()[-2:] == [("approve", "done"), ("deploy", "refused")]
+
+
+def test_refusals_about_a_rollout_name_its_site_in_the_audit(world: ActionWorld) -> None:
+    rollout, _ = proposed(world)
+    runs = begun(world, ADMIN).rollout
+    before = len(world.lines)
+    attempts: tuple[Callable[[], object], ...] = (
+        lambda: world.rollouts.sign(STAGE, rollout, "x"),
+        lambda: world.rollouts.withdraw(LOOK, rollout),
+        lambda: world.rollouts.control(LOOK, runs, ControlAsked(kind="abort")),
+        lambda: world.rollouts.control(NOBODY, runs, ControlAsked(kind="abort")),
+        lambda: world.rollouts.retry(LOOK, runs),
+        lambda: world.rollouts.plan_retry(LOOK, runs),
+    )
+    for attempt in attempts:
+        with pytest.raises(ActionRefused):
+            attempt()
+    found = [(line.decision, line.site) for line in world.lines[before:]]
+    assert found == [("refused", "shop")] * len(attempts)
+
+
 def test_promote_starts_nothing_that_too_few_have_signed(world: ActionWorld) -> None:
     rollout, _ = proposed(world)
     with pytest.raises(ActionRefused, match="waits for signatures"):
         world.rollouts.control(ADMIN, rollout, ControlAsked(kind="promote"))
     assert world.desk.started == []
+
+
+def test_who_may_only_propose_hides_no_proposals_of_others(world: ActionWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollouts, "MOST_PROPOSALS", 2)
+    first, _ = proposed(world)
+    proposed(world)
+    error = refused(world, planned(world, STAGE), STAGE)
+    assert (error.status, "wait for people" in str(error)) == (409, True)
+    assert len(world.rollouts.proposals(LIVE, "shop")) == 2
+    world.rollouts.withdraw(STAGE, first)
+    assert begun(world, STAGE).state == "proposed"
 
 
 def test_a_proposal_is_withdrawn_once(world: ActionWorld) -> None:
@@ -426,6 +471,23 @@ def test_a_retry_is_for_what_failed_and_only_for_that(world: ActionWorld) -> Non
     assert outcome.state == "started"
     assert outcome.rollout != rollout
     assert world.lines[-1].action == "retry"
+
+
+def test_a_retry_that_others_shall_sign_is_proposed_and_not_started(world: ActionWorld) -> None:
+    rollout = begun(world, chosen=NodesAsked(nodes=("web1",))).rollout
+    node = world.desk.kept[rollout].head.plan.nodes[0]
+    answer = NodeAnswered(node=node, phase="deploy", outcome="failure", detail="disk full")
+    world.desk.records[rollout] = (EventRecord(at=world.desk.kept[rollout].begun + 1, event=answer),)
+    world.desk.end(rollout)
+    world.moment = datetime.fromtimestamp(world.desk.kept[rollout].begun, UTC) + timedelta(seconds=5)
+    plan = world.rollouts.plan_retry(LIVE, rollout, approval=True)
+    assert plan.needs == 1
+    assert [each.node for each in plan.left_out] == [], "who answers besides was never meant"
+    outcome = world.rollouts.retry(LIVE, rollout, plan.digest, approval=True, reason="once more")
+    assert outcome.state == "proposed"
+    mandate = world.desk.kept[outcome.rollout].head.mandate
+    assert mandate is not None
+    assert mandate.message.reason == "once more"
 
 
 def test_a_retry_of_what_people_signed_needs_them_again(world: ActionWorld) -> None:

@@ -57,6 +57,8 @@ def refused(world: ActionWorld, asked: LockAsked, viewer: object = LIVE) -> Acti
         (LockAsked(site="shop"), "reason"),
         (LockAsked(site="shop", reason=" \n"), "reason"),
         (LockAsked(site="shop", reason="x", until="soon"), "until"),
+        (LockAsked(site="shop", reason="x", until="0001-01-01T00:00+23:59"), "until"),
+        (LockAsked(site="shop", reason="x", until="9999-12-31T23:59-23:59"), "until"),
         (LockAsked(site="shop", reason="x", until="2020-01-01T00:00Z"), "until"),
         (LockAsked(site="shop", reason="x", until="2030-01-01"), "until"),
         (LockAsked(site="shop", reason="x", until="31d"), "until"),

@@ -416,7 +416,7 @@ def test_with_a_mirror_here_commits_files_and_scripts_are_shown(tmp_path: Path) 
 def test_without_a_mirror_or_with_a_damaged_one_the_plan_stands(world: ActionWorld) -> None:
     plan = world.rollouts.plan(LIVE, world.deploy())
     assert (plan.comparison, plan.scripts) == (None, ())
-    assert any("no preview of commits" in note for note in plan.notes)
+    assert any("no preview of commits: the console's machine has no mirror" in note for note in plan.notes)
     mirrored(world)
     for file in (mirror_path(world.settings, RepoName("shop")) / "objects").rglob("*"):
         if file.is_file():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import attrs
@@ -15,6 +15,7 @@ from deploykit.errors import KeyFileError, ProjectionError
 from deploykit.fleet.tracetrust import TraceTrust
 from deploykit.messages import (
     AccessRevokeRequested,
+    DeployRequested,
     Message,
     NodeDescribed,
     NodeQueried,
@@ -275,6 +276,33 @@ def test_an_approval_counts_where_its_signer_may_approve(
     feed.step(NEVER)
     assert bool(world.books.kept) == believed
     assert world.health.shown.distrusted == (0 if believed else 1)
+
+
+@pytest.mark.parametrize(
+    ("rollout", "site", "by", "believed"),
+    [("r", "shop", "desk", True), (None, "shop", "desk", False), ("r", "docs", "desk", False)],
+)
+def test_a_command_that_nodes_refuse_is_of_its_rollout_where_its_signer_may_run_that(
+    world: World, keys: Path, rollout: str | None, site: str, by: str, believed: bool
+) -> None:
+    trust(keys / "allowed_signers", "desk", generate_key(keys / "desk.key").public_blob)
+    may = GrantSettings(principal="desk", types=("rollout.run",), sites=("shop",))
+    settings = TrustSettings(allowed_signers=keys / "allowed_signers", grants=(may,))
+    world.trust = TraceTrust(trusted=TrustReader(settings), policy=Policy.from_settings(settings, repos=None))
+    command = DeployRequested(
+        time=NOW,
+        site=SiteName(site),
+        ref=RefName("refs/tags/v1"),
+        commit=ObjectId("ab" * 20),
+        phase="prepare",
+        audience=(NodeName("web1"),),
+        rollout=rollout,
+        expires=NOW + timedelta(minutes=5),
+    )
+    feed = world.feed()
+    feed.hear(delivery(sign(encode(command), load_signer(keys / f"{by}.key"))))
+    feed.step(NEVER)
+    assert [each.message for each in world.books.kept] == ([command] if believed else [])
 
 
 def test_a_push_needs_no_signature(world: World, keys: Path) -> None:

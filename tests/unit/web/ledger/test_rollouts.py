@@ -107,13 +107,14 @@ def test_a_proposal_is_signed_and_begun_once(ledger: Ledger, clock: LedgerClock)
     clock.pass_by(60)
     changed = ledger.rollouts.change_mandate("r1", lambda mandate: mandate)
     assert changed.head().mandate == proposal_of_kept(ledger)
-    lease = ledger.rollouts.begin(changed.head(), "here", 10)
+    lease = ledger.rollouts.begin(changed.head(), "here", 10, was=changed.raw_head)
+    assert lease is not None
     assert lease.epoch == 1
     kept = ledger.rollouts.find("r1")
     assert kept is not None
     assert (kept.state, kept.begun, kept.led) == ("running", clock.at, True)
     for too_late in (
-        lambda: ledger.rollouts.begin(changed.head(), "there", 10),
+        lambda: ledger.rollouts.begin(changed.head(), "there", 10, was=changed.raw_head),
         lambda: ledger.rollouts.change_mandate("r1", lambda mandate: mandate),
         lambda: ledger.rollouts.withdraw("r1"),
     ):
@@ -147,13 +148,31 @@ def test_two_who_sign_at_once_lose_no_signature(ledger: Ledger) -> None:
     assert {name for name in mandate.frame.headers if name.startswith("x-")} == {f"x-{at}" for at in range(8)}
 
 
+def test_what_is_signed_while_it_begins_is_not_lost(ledger: Ledger) -> None:
+    ledger.rollouts.propose(proposal_of(), "ann")
+    assert (judged := ledger.rollouts.find("r1")) is not None
+
+    def signed(mandate: HeldMandate) -> HeldMandate:
+        headers = {**mandate.frame.headers, "x-bob": "1"}
+        return HeldMandate(message=mandate.message, frame=attrs.evolve(mandate.frame, headers=headers))
+
+    ledger.rollouts.change_mandate("r1", signed)
+    assert ledger.rollouts.begin(judged.head(), "here", 10, was=judged.raw_head) is None
+    assert (kept := ledger.rollouts.find("r1")) is not None
+    assert kept.state == "proposed"
+    assert ledger.rollouts.begin(kept.head(), "here", 10, was=kept.raw_head) is not None
+    mandate = proposal_of_kept(ledger)
+    assert mandate is not None
+    assert "x-bob" in mandate.frame.headers
+
+
 def test_what_lies_outside_of_its_mandate_is_never_kept(ledger: Ledger) -> None:
     wrong = attrs.evolve(proposal_of(), plan=attrs.evolve(plan_of(2), rollout="r2"))
     with pytest.raises(PolicyRefused, match="lies outside of its mandate"):
         ledger.rollouts.propose(wrong, "ann")
     ledger.rollouts.propose(proposal_of("r2"), "ann")
     with pytest.raises(PolicyRefused, match="lies outside of its mandate"):
-        ledger.rollouts.begin(attrs.evolve(proposal_of("r1"), plan=wrong.plan), "here", 10)
+        ledger.rollouts.begin(attrs.evolve(proposal_of("r1"), plan=wrong.plan), "here", 10, was="")
 
 
 def test_a_proposal_that_was_withdrawn_is_over(ledger: Ledger) -> None:
@@ -161,7 +180,7 @@ def test_a_proposal_that_was_withdrawn_is_over(ledger: Ledger) -> None:
     ledger.rollouts.withdraw("r1")
     assert ledger.rollouts.list(states=("proposed",)) == ()
     with pytest.raises(UsageError):
-        ledger.rollouts.begin(proposal_of(), "here", 10)
+        ledger.rollouts.begin(proposal_of(), "here", 10, was="")
 
 
 # -- leases ------------------------------------------------------------------------------------------------------------
@@ -333,8 +352,11 @@ def test_a_beginning_without_a_record_is_undone(ledger: Ledger) -> None:
     assert (kept := ledger.rollouts.find("r1")) is not None
     assert kept.state == "withdrawn"
     ledger.rollouts.propose(proposal_of("r2"), "ann")
-    lease = ledger.rollouts.begin(proposal_of("r2"), "one", 10)
-    assert ledger.rollouts.undo(lease)
+    waits = ledger.rollouts.find("r2")
+    assert waits is not None
+    begun = ledger.rollouts.begin(proposal_of("r2"), "one", 10, was=waits.raw_head)
+    assert begun is not None
+    assert ledger.rollouts.undo(begun)
     assert [each.rollout for each in ledger.rollouts.list(states=("proposed",))] == ["r2"], "people signed it"
     lease = ledger.rollouts.start(head_of("r3"), "ann", "one", 10)
     ledger.journal(lease, never).append([EVENT])

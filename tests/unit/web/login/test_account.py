@@ -140,6 +140,7 @@ def test_a_passkey_is_renamed_and_removed_by_its_owner_alone(beside: PasskeyWorl
     for path in ("/account/passkeys/rename", "/account/passkeys/remove"):
         found = send(beside.console, path, bob, credential=passkey.credential, label="mine")
         assert found.status == 404
+        assert (beside.console.notes[-1].who, beside.console.notes[-1].decision) == ("bob", "refused")
     send(beside.console, "/account/passkeys/rename", ann, credential=passkey.credential, label=" the  phone ")
     assert beside.console.ledger.passkeys.list("ann")[0].label == "the phone"
     wrong = send(beside.console, "/account/passkeys/rename", ann, credential=passkey.credential, label=" ")

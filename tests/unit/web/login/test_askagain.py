@@ -16,6 +16,7 @@ from deploykit.web.login.askagain import ask_again
         (b"/sites/shop", b"", "/sites/shop"),
         (b"/sites/shop", b"x=1&y=2", "/sites/shop?x=1&amp;y=2"),
         (b"//evil.example/", b"", "/evil.example/"),
+        (b"/\\evil.example/", b"", "/%5Cevil.example/"),
         (b"/a%2Fb", b"", "/a%2Fb"),
         (b'/a"><script>', b'"><b>', "/a&quot;&gt;&lt;script&gt;?&quot;&gt;&lt;b&gt;"),
     ],

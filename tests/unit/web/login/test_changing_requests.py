@@ -102,6 +102,19 @@ def test_every_method_but_those_that_read_is_judged(world: LoginWorld, method: s
     assert world.asker.ask(method, "/", OWN).status == 401
 
 
+@pytest.mark.parametrize("path", ["/sites/%00", "/static/%00", "/?q=%00", "/login?next=%00", "/invite/%00"])
+def test_an_address_with_a_nul_is_refused_before_a_database_is_asked(world: LoginWorld, path: str) -> None:
+    assert world.asker.get(path, world.cookie()).status == 400
+
+
+@pytest.mark.parametrize("fields", [{"id": "a\0"}, {"a\0": "x"}])
+def test_a_form_with_a_nul_is_refused_before_a_database_is_asked(world: LoginWorld, fields: dict[str, str]) -> None:
+    cookie = world.cookie()
+    body = form(csrf=world.token(cookie), **fields)
+    assert world.asker.post("/account/tokens/revoke", body, {**OWN, **cookie}).status == 400
+    assert world.asker.post("/login", form(name="ann", **fields), OWN).status == 400
+
+
 # -- bodies ------------------------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,9 @@ import httpx
 import pytest
 
 from deploykit.settings.oidc import OidcSettings
+from deploykit.web.login.apitokens import TokenAsked
 from deploykit.web.login.oidc import OidcProvider
+from tests.support.badservers import dripping
 from tests.support.loginworld import OWN, access, form
 from tests.support.oidcprovider import Lie
 from tests.support.oidcworld import COOKIE, SESSION, URL, OidcWorld, oidc_world
@@ -130,6 +132,24 @@ def test_a_slow_provider_holds_up_no_page(tmp_path: Path) -> None:
         assert "try again" in answer.text.lower()
 
 
+@pytest.mark.parametrize("begin", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n"])
+def test_an_answer_in_drops_is_given_up_in_its_head_and_in_its_body(tmp_path: Path, begin: bytes) -> None:
+    with oidc_world(tmp_path) as world, dripping(begin) as port:
+        settings = attrs.evolve(world.console.login.settings.oidc, issuer=f"http://127.0.0.1:{port}")
+        world.console.login.provider = OidcProvider(settings, seconds=0.3)
+        answer = world.ask("/login/oidc")
+        assert answer.status == 503
+        assert "takes too long" in answer.text
+
+
+def test_an_answer_that_is_compressed_is_refused(world: OidcWorld) -> None:
+    """A short one could fill our memory before its bytes are counted."""
+    world.provider.lie = "compressed"
+    answer = world.ask("/login/oidc")
+    assert answer.status == 503
+    assert "is compressed" in answer.text
+
+
 def test_keys_that_have_changed_are_asked_for_anew(world: OidcWorld) -> None:
     world.log_in()
     world.provider.rotate()
@@ -229,6 +249,23 @@ def test_a_login_that_another_browser_began_is_refused(world: OidcWorld) -> None
     world.jar.clear()
     world.jar.update(mine)
     assert world.ask(theirs).status == 200, "the browser that began it is not disturbed"
+
+
+def test_a_token_loses_the_groups_that_its_owner_has_no_more(tmp_path: Path) -> None:
+    with oidc_world(tmp_path, groups_claim="groups") as world:
+        rules = (access("@ops", "@web", role="admin"),)
+        world.console.login.reload(attrs.evolve(world.console.login.settings, access=rules))
+        asked = TokenAsked(label="ci", role="admin", sites=("*",), seconds=86400)
+        text, _ = world.console.login.tokens.make(asked, "ann", ("ops", "web"))
+
+        def status() -> int:
+            return world.console.asker.get("/api/v1/sites", {"authorization": f"Bearer {text}"}).status
+
+        for groups, found in ((["ops", "new"], 200), ([], 403), (["ops", "new"], 403)):
+            world.provider.claims["groups"] = groups
+            world.log_in()
+            assert status() == found
+        assert world.console.login.tokens.list("ann")[0].groups == ()
 
 
 def test_an_answer_counts_once(world: OidcWorld) -> None:

@@ -11,7 +11,9 @@ from starlette.routing import Route
 from deploykit.settings.web import WebSettings
 from deploykit.web.login.console import ConsoleLogin
 from deploykit.web.login.headers import SECURITY_HEADERS
+from deploykit.web.login.hosts import HostRule
 from deploykit.web.login.middleware import login_middleware
+from deploykit.web.login.refusals import wrong_host
 from deploykit.web.requests import viewer_of
 from tests.support.asgi import Asker
 
@@ -60,6 +62,11 @@ def test_another_host_is_refused_as_dns_rebinding_would_come(host: str) -> None:
     answer = client().get("/", headers={"Host": host})
     assert answer.status == 421
     assert "[web] url" in answer.text
+
+
+@pytest.mark.parametrize("url", ["http://localhost:8479", "https://deploy.example.org", "http://[::1]:8470"])
+def test_the_right_address_is_named_with_its_port(url: str) -> None:
+    assert f"Open {url}/" in wrong_host(HostRule.of(url)).detail
 
 
 def test_with_a_url_only_its_host_and_port_count() -> None:

@@ -10,10 +10,11 @@ from typing import Any
 import attrs
 import pytest
 
-from deploykit.errors import KeyFileError, UsageError
+from deploykit.errors import KeyFileError, LedgerError, UsageError
 from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.keyformat import SK_ECDSA, PublicKey, encode_key, public_line
 from deploykit.web.ledger.passkeys import KeptPasskey
+from deploykit.web.login.passkeys import LoginPasskeys
 from tests.support.loginpasskeys import SoftwareDevice
 from tests.support.loginworld import access, form
 from tests.support.passkeyworld import SESSION, URL, PasskeyWorld, make_invitation, options, passkey_world
@@ -73,9 +74,10 @@ def test_an_invitation_is_over_after_a_day(world: PasskeyWorld) -> None:
     assert world.console.asker.get(path).status == 404
 
 
-@pytest.mark.parametrize("path", ["/invite/x", "/invite/" + "A" * 43, "/invite/%00"])
+@pytest.mark.parametrize("path", ["/invite/x", "/invite/" + "A" * 43, "/invite/%0a"])
 def test_an_invitation_that_never_was_is_none(world: PasskeyWorld, path: str) -> None:
     assert world.console.asker.get(path).status == 404
+    assert (world.console.notes[-1].action, world.console.notes[-1].decision) == ("invitation", "refused")
     assert said(world.post(path, step="begin"))
 
 
@@ -94,6 +96,24 @@ def test_another_site_cannot_use_an_invitation(world: PasskeyWorld) -> None:
     path = world.invite()
     headers = {"sec-fetch-site": "cross-site"}
     assert world.console.asker.post(path, form(step="begin"), headers).status == 403
+    assert "POST '/invite/...' from another page" in world.console.notes[-1].detail, "the code is good still"
+
+
+def test_the_code_of_an_invitation_is_in_no_log(
+    world: PasskeyWorld, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = world.invite()
+
+    errors: list[Exception] = [LedgerError("it is away"), RuntimeError("a mistake")]
+
+    def away(*_: object) -> str:
+        raise errors.pop()
+
+    monkeypatch.setattr(LoginPasskeys, "invited", away)
+    while errors:
+        assert world.console.asker.get(path).status in (500, 503)
+    assert "/invite/..." in caplog.text
+    assert path not in caplog.text
 
 
 # -- what browsers are asked for ---------------------------------------------------------------------------------------
@@ -193,7 +213,7 @@ def test_a_copy_of_a_passkey_is_seen_by_its_counter(world: PasskeyWorld) -> None
 
 
 @pytest.mark.parametrize(
-    "answer", ["", "{}", "[]", "null", "[" * 19_000, '{"id": 7}', '{"id": "x", "rawId": "x"}', "x" * 21_000, "\0"]
+    "answer", ["", "{}", "[]", "null", "[" * 19_000, '{"id": 7}', '{"id": "x", "rawId": "x"}', "x" * 21_000, "\x01"]
 )
 def test_an_answer_that_is_none_is_refused(world: PasskeyWorld, answer: str) -> None:
     id_ = world.console.asker.get("/login/passkey").json()["id"]
@@ -250,6 +270,17 @@ def test_a_passkey_that_was_enrolled_for_signing_does_not_log_in(world: PasskeyW
         KeptPasskey(credential=credential, purpose="signing", name="ann", rp_id="deploy.example.org")
     )
     assert "signs rollouts and logs nobody in" in said(world.log_in(device))
+    assert "has this passkey already" in said(world.accept(device, world.invite()))
+
+
+def test_a_key_that_was_enrolled_for_signing_is_not_registered_under_another_id(world: PasskeyWorld) -> None:
+    """Before its line is distributed, `allowed_signers` does not have it."""
+    device = SoftwareDevice()
+    x, y = device.point[1:33], device.point[33:]
+    # The same numbers in another order than devices write them.
+    cose = b"\xa5\x22\x58\x20" + y + b"\x21\x58\x20" + x + b"\x20\x01\x03\x26\x01\x02"
+    signing = KeptPasskey(credential="b3RoZXI", purpose="signing", name="ann", public_key=cose, rp_id=device.rp_id)
+    world.console.ledger.passkeys.add(signing)
     assert "has this passkey already" in said(world.accept(device, world.invite()))
 
 

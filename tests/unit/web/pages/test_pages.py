@@ -11,6 +11,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 
+from deploykit.settings.web import WebSettings
 from deploykit.web.context import ConsoleContext
 from deploykit.web.pages.assets import assets
 from deploykit.web.projection.views import NodeSummary, Paged, PageRequested, ProjectionHealth, SiteOnNode, SiteSummary
@@ -199,6 +200,16 @@ def test_the_banner_shows_what_cannot_be_relied_on() -> None:
     assert "&lt;refused&gt;" in text
     assert "1 message not believed" in text
     assert 'role="alert"' not in get(console_app(small_world()), "/nodes").text
+
+
+def test_a_line_of_the_settings_stands_above_every_page() -> None:
+    app = console_app(small_world())
+    assert 'id="banner"' not in get(app, "/").text
+    settings = attrs.evolve(app.state.console.settings, web=WebSettings(banner="Staging <ask first>"))
+    app.state.console = attrs.evolve(app.state.console, settings=settings)
+    for path in ("/", "/nodes"):
+        assert "Staging &lt;ask first&gt;" in get(app, path).text
+    assert "Staging" not in get(console_app(small_world()), "/").text
 
 
 def test_hostile_text_is_escaped_everywhere() -> None:

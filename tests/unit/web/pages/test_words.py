@@ -94,3 +94,7 @@ def test_a_node_that_ended_its_last_command_well_is_shown_as_what_it_became(
     phase: str, state: str, kind: str, shown: str
 ) -> None:
     assert shown_state(node_state(phase, state, kind)).label == shown
+
+
+def test_who_may_see_a_site_is_shown_as_good() -> None:
+    assert shown_state("granted").tone == "ok"

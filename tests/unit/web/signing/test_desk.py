@@ -132,6 +132,15 @@ def test_a_key_that_logs_in_signs_nothing(make: MakeDesk) -> None:
         world.enrolled(device=device)
 
 
+def test_a_key_that_logs_in_signs_nothing_however_it_is_written(make: MakeDesk) -> None:
+    world, device = make(), SoftwareDevice()
+    x, y = device.point[1:33], device.point[33:]
+    cose = b"\xa5\x22\x58\x20" + y + b"\x21\x58\x20" + x + b"\x20\x01\x03\x26\x01\x02"
+    world.ledger.passkeys.add(KeptPasskey(credential="b3RoZXI", purpose="login", name="ann", public_key=cose))
+    with pytest.raises(ActionRefused, match="this passkey logs in"):
+        world.enrolled(device=device)
+
+
 def test_a_key_is_enrolled_once(make: MakeDesk) -> None:
     world, device = make(), SoftwareDevice()
     world.enrolled(device=device)
@@ -146,6 +155,7 @@ def test_a_key_of_somebody_else_is_neither_shown_nor_removed(make: MakeDesk) -> 
     assert world.desk.keys(BOB, URL) == ()
     with pytest.raises(ActionRefused):
         world.desk.remove(BOB, kept.credential)
+    assert (world.notes[-1].who, world.notes[-1].decision) == ("bob", "refused")
     assert [key.kept.credential for key in world.desk.keys(ANN, URL)] == [kept.credential]
     world.desk.remove(ANN, kept.credential)
     assert world.desk.keys(ANN, URL) == ()
