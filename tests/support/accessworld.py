@@ -212,7 +212,7 @@ class AccessWorld:
         def found() -> list[AuditRecord]:
             return [each for each in read_records(path) if isinstance(each, AuditRecord)] if path.exists() else []
 
-        wait_until(lambda: len(found()) >= count, f"{count} records", 30)
+        wait_until(lambda: len(found()) >= count, f"{count} records")
         return found()
 
 

@@ -24,7 +24,8 @@ class Console(FixedActions):
         good = self.ends == "succeeded"
         steps = (StepView(name="switch", state="done" if good else "failed", phase="activate", seconds=1.0),)
         shown = RolloutOverview(
-            rollout=rollout, site=site, ref="refs/tags/v2.4.1", commit="1" * 40, state=self.ends, counts={"active": 1},
+            rollout=rollout, site=site, ref="refs/tags/v2.4.1", commit="1" * 40, state=self.ends,
+            counts={"active" if good else "failed": len(nodes)},
             requested_by="local", began=NOW, ended=NOW, detail="" if good else "web-1 failed",
         )  # fmt: skip
         state = "success" if good else "failure"

@@ -116,7 +116,7 @@ def _apache(root: Path) -> Iterator[GuardedServer]:
     )
     with _running([str(program), "-DFOREGROUND", "-f", str(config)], root):
         made = GuardedServer(settings=AccessSiteSettings(file=users), port=port, config=config)
-        wait_until(lambda: made.answers("nobody", "x", 401), "apache", 30)
+        wait_until(lambda: made.answers("nobody", "x", 401), "apache")
         yield made
 
 
@@ -144,7 +144,7 @@ def _haproxy(root: Path) -> Iterator[GuardedServer]:
             reload=(str(reload),),
         )
         made = GuardedServer(settings=settings, port=port, config=config)
-        wait_until(lambda: made.answers("nobody", "x", 401), "haproxy", 30)
+        wait_until(lambda: made.answers("nobody", "x", 401), "haproxy")
         yield made
 
 

@@ -105,7 +105,7 @@ def wait_ended(ledger: Ledger, rollout: str, timeout: float = 60.0) -> Replay:
         kept = ledger.rollouts.find(rollout)
         return kept is not None and kept.state == "ended"
 
-    wait_until(ended, f"{rollout} ends", timeout)
+    wait_until(ended, f"{rollout} ends", timeout, every=0.05)
     return replay(ledger.rollouts.contents(rollout))
 
 
@@ -174,13 +174,13 @@ class HostProcess:
         """Kill it, stopped or not."""
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(20)
+        self.process.wait(60)
 
     def leave(self) -> None:
         """Let it leave its rollouts and end."""
         assert self.process.stdin is not None
         self.process.stdin.close()
-        assert self.process.wait(20) == 0, self.log.read_text()
+        assert self.process.wait(60) == 0, self.log.read_text()
 
 
 __all__ = ["LEASE", "HostProcess", "console_settings", "emptied", "hosting", "ledger_of", "planned_for", "wait_ended"]

@@ -9,7 +9,7 @@ from typing import TypeVar
 _T = TypeVar("_T")
 
 
-def wait_until(condition: Callable[[], _T], what: str = "", timeout: float = 60.0) -> _T:
+def wait_until(condition: Callable[[], _T], what: str = "", timeout: float = 60.0, *, every: float = 0.005) -> _T:
     """Return the first true value of `condition`.
 
     Polls every few milliseconds: tests wait for short things, often.
@@ -17,6 +17,8 @@ def wait_until(condition: Callable[[], _T], what: str = "", timeout: float = 60.
     Args:
         what: what is waited for, for people who read the failure.
         timeout: in seconds; long, as a busy machine is not a failure.
+        every: seconds between two looks; more where each asks a database, a server or a command: what that costs is
+            taken from those that are waited for.
 
     Raises:
         AssertionError: it did not become true in time; the text has `what` and the last value.
@@ -25,5 +27,5 @@ def wait_until(condition: Callable[[], _T], what: str = "", timeout: float = 60.
     while not (value := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(f"did not come in {timeout:g} s: {what or condition}; last value: {value!r}")
-        time.sleep(0.005)
+        time.sleep(every)
     return value

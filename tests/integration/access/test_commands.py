@@ -129,7 +129,7 @@ def test_an_id_that_comes_again_with_another_body_is_a_dead_letter(world: Access
         command = world.grant()
         assert world.do(command).outcome == "granted"
         world.send(attrs.evolve(command, user="mallory"))
-        wait_until(lambda: any("another one" in record.reason for record in world.records()), "the record", 20)
+        wait_until(lambda: any("another one" in record.reason for record in world.records()), "the record")
     assert world.users() == ["alice"]
 
 

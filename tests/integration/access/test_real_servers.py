@@ -14,19 +14,17 @@ from tests.support.accessworld import PASSWORD, SHOP, AccessWorld
 from tests.support.guardedservers import GuardedServer, guarded
 from tests.support.wait import wait_until
 
-SOON = 20.0
-
 
 def lets_in(server: GuardedServer, user: str) -> None:
     """Wait until the server lets a user in, who must give the right password."""
-    wait_until(lambda: server.answers(user, PASSWORD, 200), f"{user} is let in", SOON)
+    wait_until(lambda: server.answers(user, PASSWORD, 200), f"{user} is let in")
     assert server.status(user, PASSWORD + "x") == 401
     assert server.status(user, "") == 401
 
 
 def keeps_out(server: GuardedServer, user: str) -> None:
     """Wait until the server lets a user in no more."""
-    wait_until(lambda: server.answers(user, PASSWORD, 401), f"{user} is kept out", SOON)
+    wait_until(lambda: server.answers(user, PASSWORD, 401), f"{user} is kept out")
 
 
 @pytest.mark.parametrize("kind", ["nginx", "apache", "haproxy"])

@@ -45,7 +45,7 @@ def test_access_is_granted_and_revoked_on_a_real_nginx_from_the_page(
             assert console.wait_connected(60)
             client = httpx.Client(base_url=console.url, headers={"Origin": console.url.rstrip("/")}, trust_env=False)
             with client:
-                wait_until(lambda: "Make a password" in client.get("access").text, "a protected site is known", 60)
+                wait_until(lambda: "Make a password" in client.get("access").text, "a protected site is known")
                 fields = {"site": "shop", "user": "alice", "span": "7d"}
                 wrong = client.post("access", data={**fields, "user": "a:b", **token_of(client.get("access").text)})
                 assert wrong.status_code == 422
@@ -53,19 +53,19 @@ def test_access_is_granted_and_revoked_on_a_real_nginx_from_the_page(
                 assert granted.status_code == 200, granted.text
                 (password,) = re.findall(r"[a-hjkmnp-z2-9]{5}(?:-[a-hjkmnp-z2-9]{5}){3}", granted.text)
                 assert "no-store" in granted.headers["cache-control"]
-                wait_until(lambda: server.answers("alice", password, 200), "alice is let in", 30)
+                wait_until(lambda: server.answers("alice", password, 200), "alice is let in")
                 assert server.status("alice", password + "x") == 401
                 listed = wait_until_listed(client, "granted")
                 assert password not in listed
                 confirm = client.get("access/revoke", params={"site": "shop", "user": "alice"}).text
                 revoked = client.post("access/revoke", data={"site": "shop", "user": "alice", **token_of(confirm)})
                 assert revoked.status_code == 303
-                wait_until(lambda: server.answers("alice", password, 401), "alice is kept out", 30)
-                wait_until(lambda: "<bdi>alice</bdi>" not in client.get("access").text, "the row is gone", 30)
+                wait_until(lambda: server.answers("alice", password, 401), "alice is kept out")
+                wait_until(lambda: "<bdi>alice</bdi>" not in client.get("access").text, "the row is gone")
         assert password.encode() not in b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 
 def wait_until_listed(client: httpx.Client, state: str) -> str:
     """Return the page once a node has reported it."""
-    wait_until(lambda: state in client.get("access").text.partition('id="access"')[2].lower(), state, 30)
+    wait_until(lambda: state in client.get("access").text.partition('id="access"')[2].lower(), state)
     return client.get("access").text

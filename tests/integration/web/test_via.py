@@ -69,7 +69,9 @@ def wait_ended(console: FleetConsole, rollout: str) -> str:
         found = httpx.get(f"{console.url}/api/v1/deploys/{rollout}", timeout=30)
         return str(found.json()["summary"]["state"]) if found.status_code == 200 else ""
 
-    wait_until(lambda: state() in ("succeeded", "failed", "aborted", "rolled-back"), "it has ended", timeout=90)
+    wait_until(
+        lambda: state() in ("succeeded", "failed", "aborted", "rolled-back"), "it has ended", timeout=90, every=0.1
+    )
     return state()
 
 
@@ -115,7 +117,7 @@ def test_a_person_signs_here_and_the_console_carries_it_out(tmp_path: Path, requ
         locked = run("lock", "shop", "--reason", "audit", "--until", "1h", "--key", key, *via)
         assert locked.exit_code == 0, why(locked)
         fleet.books.wait(SiteLocked, lambda one: one.reason == "audit")
-        wait_until(lambda: "audit" in run(*begin, "--dry-run").output, "the plan shows the lock")
+        wait_until(lambda: "audit" in run(*begin, "--dry-run").output, "the plan shows the lock", every=0.3)
         refused = run(*begin)
         assert refused.exit_code != 0
         assert "locked" in why(refused)

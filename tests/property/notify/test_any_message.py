@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime
+from itertools import product
 
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -38,17 +39,19 @@ def channel(kind: ChannelKind, template: str = "") -> ChannelSettings:
     return ChannelSettings(kind=kind, template=template, sender="a@b.example", to=("c@d.example",))
 
 
-@given(
-    kind=st.sampled_from(KINDS),
-    message=messages(),
-    standing=st.sampled_from(STANDINGS),
-    template=st.sampled_from(["", EVERYTHING, "{line}"]),
-)
-def test_what_is_sent_of_any_message_is_harmless(
-    kind: ChannelKind, message: Message, standing: Standing, template: str
-) -> None:
+@hypothesis_settings(max_examples=40)
+@given(message=messages(), standing=st.sampled_from(STANDINGS))
+def test_what_is_sent_of_any_message_is_harmless(message: Message, standing: Standing) -> None:
     item = item_of(message, standing)
-    line = waiting_line(item, channel(kind, template), added=0.0) if item is not None else None
+    if item is None:
+        return
+    for kind, template in product(KINDS, ("", EVERYTHING, "{line}")):
+        check_harmless(item, kind, template)
+
+
+def check_harmless(item: NewsItem, kind: ChannelKind, template: str) -> None:
+    """What a channel of a kind gets of an item calls nobody, is bounded and can be sent."""
+    line = waiting_line(item, channel(kind, template), added=0.0)
     if line is None:
         return
     batch = NotifyBatch(id="1", lines=(line, line), more={"notice": 3})

@@ -75,13 +75,13 @@ def test_what_cannot_be_ended_stands_in_the_status_until_it_can(kept: Kept, monk
     monkeypatch.setattr(keeper_module, "_RETRY_EVERY", 0.0)
     kept.broken, kept.now = "ended with 1", NOW + timedelta(hours=2)
     kept.keeper.wake()
-    wait_until(lambda: bool(kept.keeper.problems), "the problem", 20)
+    wait_until(lambda: bool(kept.keeper.problems), "the problem")
     assert "1 accesses are over and cannot be ended" in kept.keeper.problems[0]
     assert b"alice" in kept.file.read_bytes()
     assert kept.ended == []
     kept.broken = ""
     kept.keeper.wake()
-    wait_until(lambda: not kept.keeper.problems, "no problem", 20)
+    wait_until(lambda: not kept.keeper.problems, "no problem")
     assert [each.outcome for each in kept.ended] == ["expired"]
     assert kept.file.read_bytes() == b""
 
@@ -90,7 +90,7 @@ def test_a_failure_is_not_tried_again_in_every_round(kept: Kept) -> None:
     kept.broken, kept.now = "ended with 1", NOW + timedelta(hours=2)
     for _ in range(3):
         kept.keeper.wake()
-    wait_until(lambda: bool(kept.keeper.problems), "the problem", 20)
+    wait_until(lambda: bool(kept.keeper.problems), "the problem")
     kept.broken = ""
     kept.keeper.submit(SHOP, AccessChange(kind="revoke", user="nobody", asked_at=NOW)).result(20)
     assert kept.keeper.problems
@@ -121,9 +121,9 @@ def test_a_state_file_without_room_is_written_later(kept: Kept, monkeypatch: pyt
     with monkeypatch.context() as patched:
         patched.setattr(keeper_module, "write_state", full)
         assert kept.keeper.submit(SHOP, revoke()).result(20).outcome == "revoked"
-        wait_until(lambda: any("cannot be written" in each for each in kept.keeper.problems), "the problem", 20)
+        wait_until(lambda: any("cannot be written" in each for each in kept.keeper.problems), "the problem")
     kept.keeper.wake()
-    wait_until(lambda: kept.keeper.problems == (), "no problem", 20)
+    wait_until(lambda: kept.keeper.problems == (), "no problem")
     state = read_state(kept.root)
     assert state is not None
     assert dict(state.sites[SHOP].users) == {}

@@ -29,7 +29,7 @@ def test_one_that_lives_is_not_gone_and_one_that_was_killed_is(tmp_path: Path) -
         name = other.stdout.readline().strip()
         assert mine.gone() == frozenset()
         other.send_signal(signal.SIGKILL)
-        other.wait(20)
+        other.wait(60)
         assert mine.gone() == {name}
         mine.forget(frozenset({name}))
         assert mine.gone() == frozenset()
