@@ -198,14 +198,20 @@ def reading(engine: Engine) -> Iterator[Connection]:
 
 
 def prepare_file(path: Path, use: DatabaseUse = PROJECTION) -> None:
-    """Make an SQLite file's directory and the file.
+    """Make an SQLite file's directory and the file; one that is there is not opened.
+
+    POSIX drops all locks that a process holds on a file when it closes any descriptor of it. At HUP the old console
+    has the database open in this process: without its locks another process takes itself for the last one and removes
+    the write-ahead log under it, and what is committed then is lost.
 
     Raises:
         WebError: that is not possible.
     """
     try:
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, use.mode))
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, use.mode))
+    except FileExistsError:
+        return
     except OSError as error:
         raise use.error(f"cannot use {path}: {error.strerror}", use.remedy) from error
 
