@@ -16,7 +16,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import urlsplit
@@ -209,9 +209,8 @@ def prepare_file(path: Path, use: DatabaseUse = PROJECTION) -> None:
     """
     try:
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, use.mode))
-    except FileExistsError:
-        return
+        with suppress(FileExistsError):  # of the file alone: O_EXCL does not open what is there
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, use.mode))
     except OSError as error:
         raise use.error(f"cannot use {path}: {error.strerror}", use.remedy) from error
 
