@@ -15,6 +15,7 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -52,7 +53,8 @@ class BrokerStore:
         path = directory / _FILE
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            with suppress(FileExistsError):  # not opened: closing it would drop the locks of a store in this process
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             self._db = sqlite3.connect(path, timeout=_LOCK_WAIT, isolation_level=None)
         except (OSError, sqlite3.Error) as error:
             raise UsageError(

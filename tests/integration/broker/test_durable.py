@@ -246,6 +246,18 @@ def test_one_data_directory_serves_one_broker(tmp_path: Path) -> None:
         second.start()
 
 
+def test_another_process_is_refused_too_after_one_in_this_process_was(tmp_path: Path) -> None:
+    """Closing any descriptor of a file drops all locks that this process has on it."""
+    code = "from pathlib import Path; from deploykit.broker.store import BrokerStore; BrokerStore(Path(sys.argv[1]))"
+    with EmbeddedBroker(data=tmp_path / "data"):
+        with pytest.raises(UsageError, match="is in use"), EmbeddedBroker(data=tmp_path / "data"):
+            pass
+        tried = subprocess.run(
+            [sys.executable, "-c", f"import sys; {code}", str(tmp_path / "data")], capture_output=True, text=True
+        )
+    assert "is in use" in tried.stderr
+
+
 def test_the_data_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     old = os.umask(0)
     try:
