@@ -71,10 +71,14 @@ class SignedFleet(RealFleet):
 
 
 class Console:
-    """A console's actions, its host and its ledger, over a fleet. Its projection has heard nothing."""
+    """A console's actions, its host and its ledger, over a fleet. Its projection has heard nothing.
 
-    def __init__(self, fleet: SignedFleet) -> None:
-        self.fleet = fleet
+    Args:
+        patience: seconds for nodes to answer; long, as a busy machine is not a failure.
+    """
+
+    def __init__(self, fleet: SignedFleet, patience: float = 20.0) -> None:
+        self.fleet, self.patience = fleet, patience
         self.lines: list[AuditView] = []
         self._stack = ExitStack()
 
@@ -88,9 +92,11 @@ class Console:
             host = RolloutHost(desk, bus, self.ledger)
             stack.callback(host.close, 20)
             host.serve()
-            self.ports = action_ports(desk, FixedQueries(), host, bus, self.lines.append, key=host.key, patience=2.0)
+            self.ports = action_ports(
+                desk, FixedQueries(), host, bus, self.lines.append, key=host.key, patience=self.patience
+            )
             self.rollouts = ConsoleRollouts(self.ports)
-            self.locks = ConsoleLocks(self.ports, 2.0)
+            self.locks = ConsoleLocks(self.ports, self.patience)
             self.relay = ConsoleRelay(self.ports)
             self._stack = stack.pop_all()
         return self
@@ -124,8 +130,8 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path, deploykit_broker: Embe
 
 
 @pytest.fixture
-def console(fleet: SignedFleet) -> Iterator[Console]:
-    with Console(fleet) as made:
+def console(request: pytest.FixtureRequest, fleet: SignedFleet) -> Iterator[Console]:
+    with Console(fleet, getattr(request, "param", 20.0)) as made:
         yield made
 
 
@@ -239,6 +245,7 @@ def test_four_eyes_start_what_one_pair_may_not(fleet: SignedFleet, console: Cons
     assert fleet.live() == ["v1"] * 3
 
 
+@pytest.mark.parametrize("console", [5.0], indirect=True)  # a node that nobody knows is waited for to the end
 def test_unknown_nodes_and_sites_are_refused_by_what_real_agents_say(fleet: SignedFleet, console: Console) -> None:
     fleet.push("v1")
     with pytest.raises(ActionRefused) as caught:
