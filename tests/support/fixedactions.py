@@ -41,6 +41,8 @@ from deploykit.web.actions.shown import (
     ProposalShown,
     SignatureShown,
 )
+from deploykit.web.projection.rolloutviews import RolloutDetail
+from deploykit.web.projection.views import PageRequested
 from deploykit.web.viewer import Viewer
 from deploykit.wire import encode
 from tests.support.consoleworld import NOW
@@ -69,6 +71,7 @@ class FixedActions(RolloutActions, LockActions, RelayActions, PresenceBoard):
         locks: by site: who holds the lock, and why.
         running: the rollout that runs now, by site.
         waiting: proposals, by rollout.
+        unheard: rollouts that the ledger has.
         present: who else is there.
         lock_state: what nodes show of a lock.
         refusals: by a method's name: what it raises instead of doing anything.
@@ -83,6 +86,7 @@ class FixedActions(RolloutActions, LockActions, RelayActions, PresenceBoard):
     locks: dict[str, tuple[str, str]] = attrs.Factory(dict)
     running: dict[str, str] = attrs.Factory(dict)
     waiting: dict[str, ProposalShown] = attrs.Factory(dict)
+    unheard: dict[str, RolloutDetail] = attrs.Factory(dict)
     present: tuple[PersonPresent, ...] = ()
     refusals: dict[str, ActionRefused] = attrs.Factory(dict)
     asked: list[Asked] = attrs.Factory(list)
@@ -254,6 +258,10 @@ class FixedActions(RolloutActions, LockActions, RelayActions, PresenceBoard):
         if plan not in ("", self._retried(approval=approval).digest):
             raise ActionRefused("the plan came out otherwise", "look at it again", status=409, plan="it has changed")
         return self._start(viewer, self._retried(approval=approval), reason=reason)
+
+    def begun(self, viewer: Viewer, rollout: str, page: PageRequested) -> RolloutDetail | None:
+        found = self.unheard.get(rollout)
+        return found if found is not None and viewer.sees(found.summary.site) else None
 
     def proposal(self, viewer: Viewer, rollout: str) -> ProposalShown | None:
         found = self.waiting.get(rollout)

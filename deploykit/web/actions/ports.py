@@ -21,6 +21,8 @@ from deploykit.web.actions.shown import (
     PlanShown,
     ProposalShown,
 )
+from deploykit.web.projection.rolloutviews import RolloutDetail
+from deploykit.web.projection.views import PageRequested
 from deploykit.web.viewer import Viewer
 
 
@@ -50,6 +52,10 @@ class RolloutActions(ABC):
         self, viewer: Viewer, rollout: str, plan: str = "", *, approval: bool = False, reason: str = ""
     ) -> ActionOutcome:
         """Start it, or propose it. `plan` as in `DeployAsked`."""
+
+    @abstractmethod
+    def begun(self, viewer: Viewer, rollout: str, page: PageRequested) -> RolloutDetail | None:
+        """Return a rollout that has begun as the ledger has it, with a page of its nodes; None where there is none."""
 
     @abstractmethod
     def proposal(self, viewer: Viewer, rollout: str) -> ProposalShown | None:

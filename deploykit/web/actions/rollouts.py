@@ -25,6 +25,7 @@ from deploykit.web.actions.actionports import ActionPorts
 from deploykit.web.actions.asked import ControlAsked, DeployAsked, RollbackAsked
 from deploykit.web.actions.drafting import DraftedRollout
 from deploykit.web.actions.hostport import ConsoleRollout
+from deploykit.web.actions.kept import kept_detail
 from deploykit.web.actions.plandigest import same_plan
 from deploykit.web.actions.planning import RolloutPlanner
 from deploykit.web.actions.ports import RolloutActions
@@ -33,6 +34,8 @@ from deploykit.web.actions.rights import require
 from deploykit.web.actions.shown import ActionOutcome, PlanShown, ProposalShown
 from deploykit.web.actions.standing import require_alone, rollout_elsewhere
 from deploykit.web.pages.comparing import Comparisons
+from deploykit.web.projection.rolloutviews import RolloutDetail
+from deploykit.web.projection.views import PageRequested
 from deploykit.web.viewer import Viewer
 
 #: The role that each request to a rollout needs.
@@ -187,6 +190,14 @@ class ConsoleRollouts(RolloutActions):
         if kept is None or not viewer.sees(kept.head.plan.site):
             raise rollout_elsewhere(self._ports.queries, viewer, rollout, command)
         return kept
+
+    def begun(self, viewer: Viewer, rollout: str, page: PageRequested) -> RolloutDetail | None:
+        """See `RolloutActions`."""
+        with self._ports.audit.judging(viewer, "look", site=self._site_of(rollout), rollout=rollout, unless=503):
+            kept = self._ports.kept.find(rollout) if is_rollout_id(rollout) else None
+            if kept is None or kept.state not in ("running", "ended") or not viewer.sees(kept.head.plan.site):
+                return None
+            return kept_detail(self._ports.kept.contents(rollout), kept.requested_by, page)
 
     # -- what waits for people -----------------------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ from deploykit.web.projection.views import (
     SiteOnNode,
     SiteSummary,
 )
+from deploykit.web.rolloutlookup import find_log, find_rollout
 
 #: Lines of a log in one answer.
 MAX_LINES: Final = 5000
@@ -134,11 +135,12 @@ def _deploys(call: ApiCall) -> object:
 
 
 def _deploy(call: ApiCall) -> object:
-    return call.context.queries.rollout(call.viewer, call.path["deploy"], call.page)
+    return find_rollout(call.context, call.viewer, call.path["deploy"], call.page)
 
 
 def _log(call: ApiCall) -> object:
-    return call.context.queries.log(
+    return find_log(
+        call.context,
         call.viewer,
         call.path["deploy"],
         call.path["node"],

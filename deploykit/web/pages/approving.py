@@ -20,6 +20,7 @@ from deploykit.web.pages.outcomes import outcome_of
 from deploykit.web.pages.render import render
 from deploykit.web.projection.views import PageRequested
 from deploykit.web.requests import actions_of, context_of, fields_of, viewer_of
+from deploykit.web.rolloutlookup import find_rollout
 from deploykit.web.signing.views import offer_of
 
 #: Rollouts that wait, in the list.
@@ -85,7 +86,7 @@ def _page(request: Request, refusal: RefusalShown | None = None) -> Response:
     viewer, id_ = viewer_of(request), str(request.path_params["id"])
     found = actions_of(request).rollouts.proposal(viewer, id_)
     if found is None:
-        if context_of(request).queries.rollout(viewer, id_, PageRequested(limit=1)) is not None:
+        if find_rollout(context_of(request), viewer, id_, PageRequested(limit=1)) is not None:
             return go(request, "deploys", id_)  # it has begun
         raise _nothing_waits(id_)
     return render(

@@ -40,6 +40,7 @@ from deploykit.web.projection.activityviews import RefView
 from deploykit.web.projection.rolloutviews import RolloutOverview
 from deploykit.web.projection.views import PageRequested
 from deploykit.web.requests import actions_of, context_of, fields_of, viewer_of
+from deploykit.web.rolloutlookup import find_rollout
 
 #: Refs with a button each, and those that are proposed while a name is typed; nodes of a plan that are listed.
 _OFFERED: Final = 5
@@ -258,7 +259,7 @@ def rollout_of(request: Request, what: str) -> RolloutOverview:
         ActionRefused: it was not heard of, or they may not.
     """
     id_ = str(request.path_params["id"])
-    found = context_of(request).queries.rollout(viewer_of(request), id_, PageRequested(limit=1))
+    found = find_rollout(context_of(request), viewer_of(request), id_, PageRequested(limit=1))
     if found is None:
         raise ActionRefused(f"there is no deploy {id_[:80]!a}", "see the list of deploys", status=404)
     require(viewer_of(request), found.summary.site, "stage", what)

@@ -21,6 +21,7 @@ from deploykit.web.pages.rolloutbuttons import buttons_of
 from deploykit.web.pages.rolloutgrid import grid_of
 from deploykit.web.projection.rolloutviews import RolloutNode, RolloutOverview
 from deploykit.web.requests import context_of, page_of, viewer_of
+from deploykit.web.rolloutlookup import find_rollout
 from deploykit.web.viewer import Viewer
 
 #: States of nodes for which the end of the log is shown; how many nodes, lines of each, characters of a line.
@@ -52,7 +53,7 @@ def deploy(request: Request) -> Response:
     """Return the page of one rollout: its nodes by steps, those that failed first, with the ends of their logs."""
     context, viewer = context_of(request), viewer_of(request)
     rollout = str(request.path_params["id"])
-    found = context.queries.rollout(viewer, rollout, page_of(request, limit=50))
+    found = find_rollout(context, viewer, rollout, page_of(request, limit=50))
     if found is None:
         return _not_heard(request, context, rollout)
     acts, site = context.actions is not None, found.summary.site

@@ -24,6 +24,7 @@ from deploykit.web.pages.render import render
 from deploykit.web.projection.queries import Queries
 from deploykit.web.projection.rolloutviews import LogSlice
 from deploykit.web.requests import context_of, viewer_of
+from deploykit.web.rolloutlookup import find_log
 from deploykit.web.viewer import Viewer
 
 #: Lines of one page, of one block that a browser lays out at once, and of one piece of the whole text.
@@ -45,10 +46,10 @@ class LogBlock:
 
 def log(request: Request) -> Response:
     """Return the page of a log: the last lines, or those from `?from=` on, counted from 1."""
-    queries, viewer = context_of(request).queries, viewer_of(request)
+    context, viewer = context_of(request), viewer_of(request)
     rollout, node = str(request.path_params["id"]), str(request.path_params["node"])
     first = _number(request, "from", 0)
-    found = queries.log(viewer, rollout, node, first - 1 if first else -PAGE_LINES, PAGE_LINES)
+    found = find_log(context, viewer, rollout, node, first - 1 if first else -PAGE_LINES, PAGE_LINES)
     if found is None:
         return not_found(request, "log", f"of {node} in {rollout}")
     blocks = [_block(found, at) for at in range(0, len(found.lines), BLOCK_LINES)]
@@ -75,16 +76,16 @@ def log_text(request: Request) -> Response:
 
     Headers of a range: `Log-First` (of the first line, counted from 1), `Log-Total`, `Log-Open` (`1` or `0`).
     """
-    queries, viewer = context_of(request).queries, viewer_of(request)
+    context, viewer = context_of(request), viewer_of(request)
     rollout, node = str(request.path_params["id"]), str(request.path_params["node"])
     first, limit = _number(request, "from", 0), min(_number(request, "limit", 0), _MOST)
-    found = queries.log(viewer, rollout, node, max(first - 1, 0), limit or _PIECE)
+    found = find_log(context, viewer, rollout, node, max(first - 1, 0), limit or _PIECE)
     if found is None:
         return PlainTextResponse("There is no such log.\n", status_code=404)
     headers = {"Cache-Control": "no-store", **_headers(found)}
     if limit:
         return PlainTextResponse(shown_lines(found.lines), headers=headers)
-    body = _whole(queries, viewer, rollout, node, found)
+    body = _whole(context.queries, viewer, rollout, node, found)
     return StreamingResponse(body, media_type="text/plain; charset=utf-8", headers=headers)
 
 
