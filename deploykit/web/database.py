@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -55,6 +56,7 @@ class DatabaseUse:
         lock: one number for all consoles of a PostgreSQL database.
         synchronous: of SQLite; `FULL`: a commit outlasts a power cut.
         mode: of an SQLite file.
+        closed: bits that the mode of its file must not have.
         overflow: connections to PostgreSQL beyond 8, while many threads want one.
         most_idle: seconds after which PostgreSQL ends a transaction of a console that was stopped in the middle of it.
         most_wait: seconds that a statement waits for a lock of another console in PostgreSQL, then it fails.
@@ -68,6 +70,7 @@ class DatabaseUse:
     lock: int
     synchronous: Literal["NORMAL", "FULL"]
     mode: int
+    closed: int = 0
     overflow: int = 24
     most_idle: float = 10.0
     most_wait: float = 15.0
@@ -211,8 +214,12 @@ def prepare_file(path: Path, use: DatabaseUse = PROJECTION) -> None:
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         with suppress(FileExistsError):  # of the file alone: O_EXCL does not open what is there
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, use.mode))
+        found = path.stat()
     except OSError as error:
         raise use.error(f"cannot use {path}: {error.strerror}", use.remedy) from error
+    mode = stat.S_IMODE(found.st_mode)
+    if stat.S_ISREG(found.st_mode) and mode & use.closed:
+        raise use.error(f"{use.name} {path} has mode {mode:04o}, which is too open", f"chmod {use.mode:o} {path}")
 
 
 def migrate(engine: Engine, use: DatabaseUse = PROJECTION) -> bool:

@@ -3,6 +3,7 @@
 Rules:
 
 * It holds what nobody can make again. A damaged file is refused, with the way out; nothing is done without the ledger.
+* Its file is for the console alone: whoever could write it could log in as anybody.
 * A commit outlasts a power cut.
 * Each write is one short transaction, right by itself beside those of other consoles. PostgreSQL ends one that hangs.
 * Times are those of the database, so consoles need not agree on theirs.
@@ -46,6 +47,7 @@ LEDGER: Final = database.DatabaseUse(
     lock=0x6465706C6F7A,
     synchronous="FULL",
     mode=0o600,
+    closed=0o077,
     overflow=8,
 )
 

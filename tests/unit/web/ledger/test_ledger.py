@@ -45,6 +45,17 @@ def test_it_is_for_its_owner_alone_and_each_commit_is_synced(tmp_path: Path) -> 
     ledger.close()
 
 
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o602, 0o660])
+def test_one_that_others_may_read_or_write_is_refused_with_the_way_out(tmp_path: Path, mode: int) -> None:
+    opened(tmp_path).close()
+    file_of(tmp_path).chmod(mode)
+    with pytest.raises(LedgerError, match=f"ledger .*ledger.db has mode {mode:04o}, which is too open") as raised:
+        opened(tmp_path)
+    assert raised.value.remedy == f"chmod 600 {file_of(tmp_path)}"
+    file_of(tmp_path).chmod(0o600)
+    opened(tmp_path).close()
+
+
 def test_a_projection_in_another_file_has_its_ledger_in_the_state(tmp_path: Path) -> None:
     settings = WebSettings(database=f"sqlite:///{tmp_path}/elsewhere.db")
     opened(tmp_path, settings).close()
