@@ -6,20 +6,27 @@ Rules:
 * The login is sent over TLS only, but for this machine.
 * No header is made of what somebody else wrote but the subject, which is one line and encoded as RFC 2047 says. What
   is encoded in it already stays as it reads: `email` would decode it, line ends and all.
+* The whole exchange has a deadline and a most number of bytes: a server that drips, or never ends its answer, holds up
+  its channel for a minute.
+* What comes of QUIT changes nothing: the mail was taken or refused before.
 * A mail that is sent twice has one Message-ID. It says that a program wrote it, so that no other one answers.
 """
 
 from __future__ import annotations
 
+import errno
+import io
 import smtplib
 import socket
 import ssl
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP as MAIL_POLICY
 from email.utils import format_datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from deploykit.daemons.notify.letters import NotifyLetter
@@ -30,8 +37,14 @@ from deploykit.settings.notify import ChannelSettings, is_loopback
 from deploykit.system.hosts import create_connection
 from deploykit.system.secretfile import read_secret
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer as Buffer
+
 #: Seconds for each step of the exchange.
 _SECONDS: Final = 15.0
+#: Seconds for all answers of one exchange, and bytes of them.
+_EXCHANGE: Final = 60.0
+_MOST_BYTES: Final = 256 * 1024
 _FOR_A_PERSON: Final = 60.0
 _SUBMISSION: Final = 587
 #: How an encoded word of RFC 2047 begins.
@@ -141,6 +154,45 @@ class MailChannel:
         return read_secret(self._settings.secret_file, f"notify.channels.{self._name}.secret_file")
 
 
+class _Answers(io.RawIOBase):
+    """What a server sends, until a deadline and up to a number of bytes.
+
+    Args:
+        sock: the connection.
+        until: monotonic seconds.
+        left: bytes that may come.
+    """
+
+    def __init__(self, sock: socket.socket, until: float, left: int) -> None:
+        self._sock = sock
+        self._until = until
+        self.left = left
+
+    def readable(self) -> bool:
+        """Return that it can be read."""
+        return True
+
+    def readinto(self, buffer: Buffer) -> int:
+        """Read what has come, as a raw stream does.
+
+        Raises:
+            TimeoutError: the deadline is over, or the server was silent for too long.
+            OSError: it sent too much, or the connection broke.
+        """
+        seconds = min(self._until - time.monotonic(), _SECONDS)
+        if seconds <= 0:
+            raise TimeoutError("the deadline is over")
+        if self.left <= 0:
+            raise OSError(errno.EMSGSIZE, "it answers without an end")
+        self._sock.settimeout(seconds)
+        try:
+            count = self._sock.recv_into(buffer)
+        finally:
+            self._sock.settimeout(_SECONDS)
+        self.left -= count
+        return count
+
+
 class _Session(smtplib.SMTP):
     """SMTP over a connection that is made within a deadline; over TLS from the beginning where there is a context."""
 
@@ -153,7 +205,23 @@ class _Session(smtplib.SMTP):
     ) -> None:
         self._dial = dial
         self._context = context
+        self._until = time.monotonic() + _EXCHANGE
+        self._answers: _Answers | None = None
         super().__init__(host, port, local_hostname="localhost", timeout=_SECONDS)
+
+    def __exit__(self, *args: object) -> None:
+        """End the exchange."""
+        with suppress(smtplib.SMTPException, OSError):  # the server has answered all that matters
+            self.docmd("QUIT")
+        self.close()
+
+    def getreply(self) -> tuple[int, bytes]:
+        """Return the next answer; see `smtplib.SMTP.getreply`."""
+        if self.file is None and self.sock is not None:  # at the beginning, and after STARTTLS
+            left = self._answers.left if self._answers is not None else _MOST_BYTES
+            self._answers = _Answers(self.sock, self._until, left)
+            self.file = io.BufferedReader(self._answers)
+        return super().getreply()
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
         sock = self._dial((host, port), timeout)
@@ -200,7 +268,11 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"has no trusted certificate: {error.verify_message} (set ca_file to who signed it)"
     if isinstance(error, smtplib.SMTPServerDisconnected):
-        return "closed the connection"
+        cause = error.__context__
+        if isinstance(cause, TimeoutError):
+            return "did not answer in time"
+        too_much = isinstance(cause, OSError) and cause.errno == errno.EMSGSIZE
+        return "answers without an end" if too_much else "closed the connection"
     if isinstance(error, OSError):
         return f"cannot be reached: {error.strerror or type(error).__name__}"
     return type(error).__name__

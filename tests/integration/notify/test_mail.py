@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import attrs
@@ -146,3 +151,60 @@ def test_nobody_listens() -> None:
     outcome = channel(found).send(LETTER)
     assert outcome.kind == "later"
     assert "cannot be reached" in outcome.why
+
+
+@contextmanager
+def raw_server(answer: Callable[[socket.socket], None]) -> Iterator[int]:
+    """Yield the port of a server that does with one connection what it is told."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection, suppress(OSError):  # the client ends the connection while it is written to
+                answer(connection)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listening.getsockname()[1]
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_a_server_that_drips_holds_its_channel_no_longer_than_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deploykit.daemons.notify.mail._EXCHANGE", 1.0)
+
+    def drip(connection: socket.socket) -> None:
+        connection.sendall(b"220-")
+        ended = threading.Event()
+        while not ended.wait(0.1):  # each byte comes long before the deadline of one step
+            connection.sendall(b"x")
+
+    with raw_server(drip) as port:
+        began = time.monotonic()
+        outcome = channel(attrs.evolve(SETTINGS, url=f"smtp://127.0.0.1:{port}")).send(LETTER)
+        assert time.monotonic() - began < 10
+    assert (outcome.kind, outcome.why) == ("later", f"127.0.0.1:{port}: did not answer in time")
+
+
+def test_an_answer_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deploykit.daemons.notify.mail._EXCHANGE", 300.0)
+    sent = 0
+
+    def flood(connection: socket.socket) -> None:
+        nonlocal sent
+        connection.sendall(b"220 stub\r\n")
+        connection.recv(1000)
+        while True:
+            sent += connection.send(b"250-MORE\r\n" * 1000)
+
+    with raw_server(flood) as port:
+        outcome = channel(attrs.evolve(SETTINGS, url=f"smtp://127.0.0.1:{port}")).send(LETTER)
+    assert (outcome.kind, outcome.why) == ("later", f"127.0.0.1:{port}: answers without an end")
+    assert sent < 64 * 2**20
+
+
+@pytest.mark.parametrize("answer", ["421 going down", "500 what?"])
+def test_what_a_server_answers_to_quit_changes_nothing(answer: str) -> None:
+    with running_mail_server(StubMailServer(answers={"QUIT": [answer]})) as server:
+        assert channel(settings(server)).send(LETTER) == SENT
+    assert len(server.mails) == 1
