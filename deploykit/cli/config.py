@@ -62,7 +62,7 @@ def check(config: Path | None) -> None:
         print_error(f"warning: {warning}")
     click.echo(
         f"ok: node {settings.node}, repositories: {len(settings.repositories)}, sites: {len(settings.sites)}, "
-        f"broker {_shown(settings.broker.address)}"
+        f"broker {_shown(settings.broker.address)}" + (f", commands by {settings.via.url}" if settings.via.url else "")
     )
     for file in settings_files(config):
         click.echo(f"read: {file}")

@@ -37,6 +37,9 @@ class ViaSettings:
     def _problems(self) -> Iterator[str]:
         if self.url and (problem := console_url_problem(self.url)):
             yield f"url: {problem}"
+        for name, file in (("token_file", self.token_file), ("ca_file", self.ca_file)):
+            if file is not None and not self.url:
+                yield f"{name}: it is for the console at url, and there is none (set url, or leave it out)"
         if not 1 <= self.timeout <= 3600:
             yield f"timeout: expected 1 to 3600 seconds, not {self.timeout:g}"
 
