@@ -79,11 +79,12 @@ def approve(
         approve_via(console, settings, what, key, no_sign=no_sign, yes=yes, as_json=as_json)
         return
     if in_file:
-        path, held = Path(what), read_mandate_file(Path(what))
+        path, held, asks = Path(what), read_mandate_file(Path(what)), None
     else:
         path = _proposal_path(settings, what)
-        held = read_proposal(path).mandate
-    desk = ApprovalDesk.from_settings(settings)
+        proposal = read_proposal(path)
+        held, asks = proposal.mandate, proposal.head.asks
+    desk = ApprovalDesk.from_settings(settings).asking(asks)
     for file in files:
         held = merged(held, desk.fitting(read_mandate_file(file)), str(file))
     now = utc_now()

@@ -129,6 +129,7 @@ def _deploy(
             evidence=given["evidence"],
             without_build=given["without_build"],
         )
+        planned = attrs.evolve(planned, asks=chosen.asks)
     planned = attrs.evolve(planned, override_lock=override)
     print_notes((*planned.notes, *left_unfinished(settings, planned.plan)))
     if given["dry_run"]:

@@ -90,7 +90,7 @@ def _signed_now(planned: PlannedRollout, mandate: Any, given: Mapping[str, Any],
 
     if as_json and not given["yes"]:
         raise UsageError("--json asks no question", "add --yes")
-    desk = ApprovalDesk.from_settings(planned.settings)
+    desk = ApprovalDesk.from_settings(planned.settings).asking(planned.asks)
     held = mandate
     sheet = desk.sheet(held, utc_now()) if as_json else print_sheet(desk, held)
     for path in given["approve_with"]:
@@ -109,7 +109,7 @@ def _report(rollout: str, mandate: Any, planned: PlannedRollout, *, as_json: boo
     from deploykit.operations.approvaltext import sheet_entry, sheet_lines
 
     now = utc_now()
-    sheet = ApprovalDesk.from_settings(planned.settings).sheet(mandate, now)
+    sheet = ApprovalDesk.from_settings(planned.settings).asking(planned.asks).sheet(mandate, now)
     if as_json:
         print_json({**sheet_entry(sheet), "state": "proposed"})
         return

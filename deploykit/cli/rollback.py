@@ -101,7 +101,7 @@ def _rollback(
         planned = plan_rollback_to(
             settings, site, to, chosen.nodes, options, commit=given["commit"], repo=given["repo"], key=key
         )
-    planned = attrs.evolve(planned, override_lock=override)
+    planned = attrs.evolve(planned, override_lock=override, asks=chosen.asks)
     print_notes((*planned.notes, *left_unfinished(settings, planned.plan)))
     if given["dry_run"]:
         print_plan(planned.plan, as_json=as_json)

@@ -93,7 +93,7 @@ def show_proposal(settings: Settings, path: Path, *, as_json: bool) -> None:
 
     now = utc_now()
     proposal = read_proposal(path)
-    sheet = ApprovalDesk.from_settings(settings).sheet(proposal.mandate, now)
+    sheet = ApprovalDesk.from_settings(settings).asking(proposal.head.asks).sheet(proposal.mandate, now)
     if as_json:
         print_json({**sheet_entry(sheet), "state": "proposed"})
         return

@@ -34,7 +34,7 @@ class JournalHead:
         override_lock: why commands are to be obeyed although the site is locked; empty where they are not.
         mandate: what people signed for this rollout; None where nobody had to.
         host: where it was begun, in words for a person.
-        asks: what the site asks of the mandate, where whoever proposed it knew the site; None where they did not.
+        asks: what the site asks of the mandate, as settings or nodes said where it was proposed; None: nothing.
     """
 
     plan: Plan

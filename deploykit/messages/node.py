@@ -97,6 +97,9 @@ class SiteState:
         history: newest first.
         problem: why the site's own records cannot be read.
         lock: the newest signed statement on the site's lock that the node knows: `SiteLocked` or `SiteUnlocked`.
+        require: `person`: commands must lie inside a mandate that people signed by keys that show presence. A reader
+            takes any other text that is not empty for the same.
+        signatures: how many different people must sign the mandate; with 1 and no `require` the node asks for none.
     """
 
     site: SiteName
@@ -112,6 +115,8 @@ class SiteState:
     history: tuple[SiteOperation, ...] = ()
     problem: str = ""
     lock: SignedStatement | None = attrs.field(default=None, metadata=ABSENT_BY_DEFAULT)
+    require: str = attrs.field(default="", metadata=ABSENT_BY_DEFAULT)
+    signatures: Count = attrs.field(default=1, metadata=ABSENT_BY_DEFAULT)
     extra: Mapping[str, object] = unknown_fields()
 
 

@@ -29,6 +29,7 @@ from deploykit.operations.keychoice import KeyGiven
 from deploykit.operations.mandatefiles import require_canonical
 from deploykit.operations.proposals import Proposal, prune_proposals, read_proposal, store_proposal
 from deploykit.operations.rolloutplan import PlannedRollout
+from deploykit.operations.siteasks import asked_here, strictest
 from deploykit.settings.node import Settings
 from deploykit.wire import encode
 
@@ -110,6 +111,7 @@ def propose(planned: PlannedRollout, mandate: HeldMandate) -> Proposal:
         without_build=planned.without_build,
         override_lock=planned.override_lock,
         mandate=mandate,
+        asks=strictest((asked_here(planned.settings, planned.plan.site), planned.asks)),
     )
     return store_proposal(directory, head)
 
@@ -147,6 +149,7 @@ def planned_of(settings: Settings, head: JournalHead, *, key: KeyGiven = None) -
         evidence=head.evidence or _builds_since(settings, head.plan),
         without_build=head.without_build,
         override_lock=head.override_lock,
+        asks=head.asks,
     )
 
 
@@ -162,7 +165,7 @@ def approved(planned: PlannedRollout, mandate: HeldMandate) -> PlannedRollout:
     require_inside(mandate, plan, without_build=planned.without_build, override_lock=planned.override_lock)
     if objection := time_objection(mandate.message, now):
         raise PolicyRefused(objection, "" if now < mandate.message.not_before else "propose the rollout again")
-    desk = ApprovalDesk.from_settings(settings)
+    desk = ApprovalDesk.from_settings(settings).asking(planned.asks)
     counting, left_out = desk.counting(mandate, now)
     if missing := desk.judge(counting, now):
         raise PolicyRefused(
@@ -181,7 +184,7 @@ def _builds_since(settings: Settings, plan: Plan) -> tuple[BuildEvidence, ...]:
 
 
 def require_no_mandate(planned: PlannedRollout) -> None:
-    """Accept a rollout without a mandate, as far as this machine knows what the site asks for.
+    """Accept a rollout without a mandate, as far as this machine knows what the site asks for, or nodes said it.
 
     Raises:
         PolicyRefused: the site asks for a mandate, or the rollout repeats one that had a mandate, and it has none.
@@ -194,9 +197,9 @@ def require_no_mandate(planned: PlannedRollout) -> None:
             f"the retry is rollout {planned.plan.rollout}, and needs one of its own",
             "add --propose, or --approve-with KEY",
         )
-    site = planned.settings.sites.get(planned.plan.site)
-    if site is not None and site.needs_mandate:
-        asks = "a person's signature" if site.require == "person" else f"{site.signatures} people's signatures"
+    wanted = strictest((asked_here(planned.settings, planned.plan.site), planned.asks))
+    if wanted is not None:
+        asks = "a person's signature" if wanted.signatures == 1 else f"{wanted.signatures} people's signatures"
         raise PolicyRefused(
             f"site {planned.plan.site} asks for {asks}: nodes refuse a rollout without a mandate",
             "add --propose, or --approve-with KEY",

@@ -101,6 +101,7 @@ def start_rollout(
             without_build=planned.without_build,
             override_lock=planned.override_lock,
             mandate=planned.mandate,
+            asks=planned.asks,
         )
         with RolloutJournal.create(directory, head) as journal:
             coordinator = RolloutCoordinator(

@@ -23,6 +23,7 @@ from deploykit.operations.keychoice import KeyGiven
 from deploykit.operations.rolloutstore import read_rollout
 from deploykit.settings.node import Settings
 from deploykit.trust.check import Trust
+from deploykit.trust.mandate import Requirement
 from deploykit.trust.signature import BodySigner
 
 #: Characters of a site's name that a rollout's id begins with.
@@ -42,6 +43,7 @@ class PlannedRollout:
         override_lock: why the commands are to be obeyed although the site is locked; empty where they are not.
         mandate: what people signed for this rollout; None where nobody had to.
         retried: the earlier rollout that this one repeats, where that had a mandate; empty for none.
+        asks: what the site asks of the mandate, where nodes were asked or whoever proposed it knew; None for nothing.
         notes: lines for the person, e.g. about build results that were left out.
     """
 
@@ -54,6 +56,7 @@ class PlannedRollout:
     override_lock: str = ""
     mandate: HeldMandate | None = None
     retried: str = ""
+    asks: Requirement | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -228,6 +231,7 @@ def plan_again(
         evidence=results,
         without_build=head.without_build,
         retried=head.plan.rollout if head.mandate is not None else "",
+        asks=head.asks,
         notes=notes,
     )
 

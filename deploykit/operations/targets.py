@@ -21,8 +21,10 @@ from deploykit.fleet.selection import Selection
 from deploykit.messages import NodeDescribed, SiteRelease, SiteState
 from deploykit.names import NodeName, SiteName
 from deploykit.operations.nodes import DISCOVERY_TIMEOUT, WHY_NOBODY, FoundNodes, find_nodes, shortened
+from deploykit.operations.siteasks import SiteAsks
 from deploykit.settings.node import Settings
 from deploykit.trust.check import Trust
+from deploykit.trust.mandate import Requirement
 from deploykit.trust.signature import BodySigner
 
 
@@ -37,6 +39,7 @@ class Targets:
         without_site: nodes that match, and do not have the site: left out.
         silent: nodes that should have answered and did not. Where a command needs an answer, they are not in `nodes`.
         unexpected: nodes that answered, match, and are not on the list: left out.
+        asks: the strictest that settings and these nodes ask of mandates; None for none, or where nodes were not asked.
         notes: a line for each thing that a person should know.
     """
 
@@ -46,6 +49,7 @@ class Targets:
     without_site: tuple[NodeName, ...] = ()
     silent: tuple[NodeName, ...] = ()
     unexpected: tuple[NodeName, ...] = ()
+    asks: Requirement | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -94,7 +98,8 @@ def resolve_targets(
         trust=trust,
         on_node=on_node,
     )
-    return _counted(_targets(selection, found, site, want_previous=want_previous), selection, found)
+    targets = _targets(selection, found, site, want_previous=want_previous)
+    return _counted(_with_asks(targets, settings, site, found), selection, found)
 
 
 def needs_asking(selection: Selection, *, want_previous: bool) -> bool:
@@ -127,6 +132,19 @@ def _targets(selection: Selection, found: FoundNodes, site: SiteName, *, want_pr
         unexpected=found.unexpected,
         notes=tuple(notes),
     )
+
+
+def _with_asks(targets: Targets, settings: Settings, site: SiteName, found: FoundNodes) -> Targets:
+    """Return targets with what the site asks of mandates on them, and who asks for more than the settings say."""
+    addressed = set(targets.nodes)
+    states = {
+        node.node: state for node in found.nodes if node.node in addressed for state in node.sites if state.site == site
+    }
+    asks = SiteAsks.of(settings, site, states)
+    if not asks.nodes:
+        return attrs.evolve(targets, asks=asks.requirement)
+    note = f"site {site} asks that a rollout is signed by {asks.requirement}: so say {shortened(asks.nodes)}"
+    return attrs.evolve(targets, asks=asks.requirement, notes=(*targets.notes, note))
 
 
 def way_back_objection(state: SiteState | None, site: SiteName) -> str:

@@ -167,9 +167,9 @@ def _writer(kind: FieldType) -> Writer:
 
 
 def _batch_writer(kind: FieldType) -> BatchWriter:
-    if isinstance(kind, RecordType):
+    if isinstance(kind, RecordType) and not field_types.absent_by_default(kind.cls):
         return records_writer(kind.cls)
-    one = _writer(kind)
+    one = _writer(kind)  # of records whose fields stand there or not, each is written by itself
     return lambda values: map(one, values)
 
 

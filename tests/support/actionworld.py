@@ -141,6 +141,7 @@ class StandingRollouts:
             without_build=planned.without_build,
             override_lock=planned.override_lock,
             mandate=mandate,
+            asks=planned.asks,
         )
         self.kept[planned.plan.rollout] = ConsoleRollout(head=head, state=state, requested_by=by, begun=begun)
 

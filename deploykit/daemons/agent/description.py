@@ -215,7 +215,13 @@ def _sound(bare: NodeDescribed, state: SiteState) -> SiteState:
     try:
         fit_description(attrs.evolve(bare, sites=(state,)))
     except MessageError:
-        return SiteState(site=state.site, repo=state.repo, problem="its records are damaged")
+        return SiteState(
+            site=state.site,
+            repo=state.repo,
+            problem="its records are damaged",
+            require=state.require,
+            signatures=state.signatures,
+        )
     return state
 
 

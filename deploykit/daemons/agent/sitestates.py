@@ -3,6 +3,7 @@
 Rules:
 
 * Nothing here raises and nothing takes the site's lock: a site that is being deployed to is described as it is.
+* What the site asks of mandates is what the node's settings say, whatever its records look like.
 * The comparison with the manifest reads only what looks changed, and not for longer than it may.
 """
 
@@ -43,7 +44,7 @@ def describe_site(
         drift: compare the live release with its manifest.
         history: how many operations to list.
     """
-    state = SiteState(site=name, repo=settings.repo)
+    state = SiteState(site=name, repo=settings.repo, require=settings.require, signatures=settings.signatures)
     site = Site(settings.path, settings.release)
     try:
         if not site.exists():

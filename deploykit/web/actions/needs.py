@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import attrs
 
 from deploykit.errors import ActionRefused, UsageError
-from deploykit.names import SiteName
+from deploykit.messages import SiteState
+from deploykit.names import NodeName, SiteName
 from deploykit.operations.moments import parse_moment
+from deploykit.operations.nodes import shortened
+from deploykit.operations.siteasks import SiteAsks
 from deploykit.settings.node import Settings
+from deploykit.trust.mandate import Requirement
 from deploykit.web.actions.asked import DeployAsked, RollbackAsked
 from deploykit.web.actions.rights import require
 from deploykit.web.viewer import Viewer
@@ -23,11 +28,13 @@ class SigningNeeded:
         signatures: how many; 0: the console's own key starts it.
         person: by keys that show presence.
         why: in words; empty where nobody must.
+        asks: what the site asks of the mandate; None where it asks for none.
     """
 
     signatures: int = 0
     person: bool = False
     why: str = ""
+    asks: Requirement | None = None
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -40,7 +47,13 @@ class MandateTimes:
 
 
 def signing_needed(
-    settings: Settings, viewer: Viewer, site: SiteName, *, approval: bool, retried: str = ""
+    settings: Settings,
+    viewer: Viewer,
+    site: SiteName,
+    states: Mapping[NodeName, SiteState],
+    *,
+    approval: bool,
+    retried: str = "",
 ) -> SigningNeeded:
     """Return whether people must sign a rollout that somebody asks for.
 
@@ -48,12 +61,15 @@ def signing_needed(
         settings: of this machine.
         viewer: who asks.
         site: the site.
+        states: the site as those nodes describe it now that the rollout is for.
         approval: they want people to sign it.
         retried: the earlier rollout that this one repeats, where that ran under a mandate.
     """
-    known = settings.sites.get(site)
-    if known is not None and known.needs_mandate:
-        return SigningNeeded(signatures=known.signatures, person=known.require == "person", why="the site asks for it")
+    asks = SiteAsks.of(settings, site, states)
+    if (wanted := asks.requirement) is not None:
+        return SigningNeeded(
+            signatures=wanted.signatures, person=wanted.require == "person", why=_who_asks(asks), asks=wanted
+        )
     if retried:
         return SigningNeeded(signatures=1, why=f"rollout {retried} ran under a mandate, which was for it alone")
     if approval:
@@ -76,11 +92,11 @@ def require_admin(viewer: Viewer, site: SiteName, asked: DeployAsked | RollbackA
         require(viewer, site, "admin", "leave out builds")
 
 
-def mandate_times(asked: DeployAsked | RollbackAsked, now: datetime, needs: SigningNeeded) -> MandateTimes:
+def mandate_times(asked: DeployAsked | RollbackAsked, now: datetime) -> MandateTimes:
     """Return when the mandate holds that somebody asks for.
 
     Raises:
-        ActionRefused: 422: they are no times, or nobody signs a mandate.
+        ActionRefused: 422: they are no times.
     """
     problems: dict[str, str] = {}
     found: dict[str, datetime] = {}
@@ -92,13 +108,34 @@ def mandate_times(asked: DeployAsked | RollbackAsked, now: datetime, needs: Sign
             found[field] = parse_moment(text, now)
         except UsageError as error:
             problems[field] = str(error)
-    for field in found if not needs.signatures else ():
-        problems[field] = (
-            "times are of a mandate, and nobody must sign this rollout: ask for approval, or leave them out"
-        )
     if problems:
         raise ActionRefused("; ".join(problems.values()), "nothing was done", status=422, **problems)
     return MandateTimes(not_before=found.get("not_before"), not_after=found.get("not_after"), typed=typed)
 
 
-__all__ = ["MandateTimes", "SigningNeeded", "mandate_times", "require_admin", "signing_needed"]
+def require_mandate(times: MandateTimes, needs: SigningNeeded) -> None:
+    """Accept times of a mandate only where somebody signs one.
+
+    Raises:
+        ActionRefused: 422: nobody does.
+    """
+    if needs.signatures:
+        return
+    problem = "times are of a mandate, and nobody must sign this rollout: ask for approval, or leave them out"
+    typed = dict(zip(("not_before", "not_after"), times.typed, strict=True))
+    if problems := {field: problem for field, text in typed.items() if text}:
+        raise ActionRefused("; ".join(problems.values()), "nothing was done", status=422, **problems)
+
+
+def _who_asks(asks: SiteAsks) -> str:
+    if not asks.nodes:
+        return "the site asks for it"
+    here = f"ask for {asks.here}" if asks.here is not None else "do not"
+    return f"the site asks for it, as {shortened(asks.nodes)} {_say(asks.nodes)}; the settings of this console {here}"
+
+
+def _say(nodes: Sequence[NodeName]) -> str:
+    return "says" if len(nodes) == 1 else "say"
+
+
+__all__ = ["MandateTimes", "SigningNeeded", "mandate_times", "require_admin", "require_mandate", "signing_needed"]

@@ -3,7 +3,8 @@
 Rules:
 
 * A plan is made anew from what nodes say each time; what was shown before is never carried out unseen.
-* Whether people must sign is decided here: by the site, by who asks, or because they asked for it.
+* Whether people must sign is decided here: by the site, as the settings or the nodes have it, by who asks, or because
+  they asked for it.
 * What only an admin may ask for is refused before anybody is asked.
 """
 
@@ -19,9 +20,9 @@ import attrs
 from deploykit.errors import ActionRefused, UsageError
 from deploykit.fleet.journal import is_rollout_id
 from deploykit.fleet.options import RolloutOptions
-from deploykit.fleet.plan import make_plan
+from deploykit.fleet.plan import Plan, make_plan
 from deploykit.fleet.replay import replay
-from deploykit.messages import SiteRelease, one_line
+from deploykit.messages import SiteRelease, SiteState, one_line
 from deploykit.messages.rollout import RolloutKind
 from deploykit.names import NodeName, RepoName, SiteName
 from deploykit.operations.rolloutplan import (
@@ -36,7 +37,7 @@ from deploykit.web.actions.actionports import ActionPorts, site_named
 from deploykit.web.actions.asked import DeployAsked, NodesAsked, RollbackAsked
 from deploykit.web.actions.choosing import ChosenNodes, choose_nodes
 from deploykit.web.actions.drafting import DraftedRollout, PlanParts, PlanPresenter
-from deploykit.web.actions.needs import mandate_times, require_admin, signing_needed
+from deploykit.web.actions.needs import mandate_times, require_admin, require_mandate, signing_needed
 from deploykit.web.actions.options import parse_options
 from deploykit.web.actions.plancommand import command_of, retry_command
 from deploykit.web.actions.rights import require
@@ -75,12 +76,13 @@ class RolloutPlanner:
         require(viewer, site, "stage", f"plan a {kind}")
         require_admin(viewer, site, asked)
         options = parse_options(asked.options, kind)
-        needs = signing_needed(ports.settings, viewer, site, approval=asked.approval)
-        times = mandate_times(asked, ports.now(), needs)
+        times = mandate_times(asked, ports.now())
         chosen = self._chosen(viewer, asked.chosen, site, history=kind == "rollback")
         repo = repository_of(ports.settings, site, chosen.states)
         planned, resolved, left_out = self._planned(viewer, asked, site, repo, chosen, options)
-        planned = attrs.evolve(planned, override_lock=one_line(asked.override_lock))
+        needs = signing_needed(ports.settings, viewer, site, _states_of(planned.plan, chosen), approval=asked.approval)
+        require_mandate(times, needs)
+        planned = attrs.evolve(planned, override_lock=one_line(asked.override_lock), asks=needs.asks)
         to = asked.to.strip() if isinstance(asked, RollbackAsked) else ""
         parts = PlanParts(
             planned=planned,
@@ -117,10 +119,18 @@ class RolloutPlanner:
             planned = plan_again(ports.settings, contents.head, model, key=ports.key, requested_by=viewer.name)
         except UsageError as error:
             raise ActionRefused(error.problem, error.remedy, status=409) from error
-        needs = signing_needed(ports.settings, viewer, site, approval=approval, retried=planned.retried)
         chosen = self._chosen(viewer, NodesAsked(exactly=tuple(planned.plan.nodes)), site)
+        planned = _narrowed(planned, chosen)
+        needs = signing_needed(
+            ports.settings,
+            viewer,
+            site,
+            _states_of(planned.plan, chosen),
+            approval=approval,
+            retried=planned.retried,
+        )
         parts = PlanParts(
-            planned=_narrowed(planned, chosen),
+            planned=attrs.evolve(planned, asks=needs.asks),
             chosen=chosen,
             resolved=None,
             repo=repository_of(ports.settings, site, chosen.states),
@@ -212,6 +222,11 @@ class RolloutPlanner:
             requested_by=by,
         )
         return made, resolved, ()
+
+
+def _states_of(plan: Plan, chosen: ChosenNodes) -> dict[NodeName, SiteState]:
+    """Return the site as the nodes of a plan describe it."""
+    return {node: chosen.states[node] for node in plan.nodes if node in chosen.states}
 
 
 def _previous(chosen: ChosenNodes, site: SiteName) -> tuple[Mapping[NodeName, SiteRelease], tuple[LeftOutNode, ...]]:

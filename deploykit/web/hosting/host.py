@@ -30,6 +30,7 @@ from deploykit.operations.deploy import load_report_trust
 from deploykit.operations.keychoice import KeyChoice
 from deploykit.operations.propose import approved, planned_of
 from deploykit.operations.rolloutplan import PlannedRollout
+from deploykit.operations.siteasks import asked_here, strictest
 from deploykit.settings.node import Settings
 from deploykit.trust.check import Trust
 from deploykit.trust.signature import BodySigner
@@ -40,8 +41,6 @@ from deploykit.web.hosting.proposing import (
     AGAIN,
     ProposalAnnouncer,
     ProposalClock,
-    asked_of,
-    enough_signed,
     head_of,
     what_next,
 )
@@ -183,8 +182,6 @@ class RolloutHost(RolloutLookup):
         if head.mandate is None:
             raise PolicyRefused(f"rollout {rollout} has no mandate", "propose it anew")
         planned = approved(planned_of(self._settings, head, key=self.key), head.mandate)
-        if not enough_signed(self._settings, planned.mandate or head.mandate, self._now(), head.asks):
-            raise PolicyRefused(f"too few have signed rollout {rollout}: {head.asks} must", "see /approvals")
         since = self._ledger.rollouts.list(site=row.site, states=("running", "ended"), since=row.begun, limit=1)
         if since:
             raise PolicyRefused(
@@ -211,7 +208,8 @@ class RolloutHost(RolloutLookup):
             PolicyRefused: the plan lies outside of the mandate.
             LedgerError: the ledger cannot be written.
         """
-        head = head_of(planned, mandate, self._now(), asked_of(self._settings, planned.plan.site))
+        asks = strictest((asked_here(self._settings, planned.plan.site), planned.asks))
+        head = head_of(planned, mandate, self._now(), asks)
         self._ledger.rollouts.propose(head, by)
         self._announcer.tell(head, self._now())
 

@@ -20,10 +20,10 @@ from deploykit.errors import DeploykitError
 from deploykit.fleet.journalhead import JournalHead
 from deploykit.fleet.mandates import HeldMandate
 from deploykit.messages import RolloutProposed
-from deploykit.names import SiteName
 from deploykit.operations.approval import ApprovalDesk
 from deploykit.operations.mandatefiles import blobs_of
 from deploykit.operations.rolloutplan import PlannedRollout
+from deploykit.operations.siteasks import asked_here, strictest
 from deploykit.settings.node import Settings
 from deploykit.trust.mandate import Requirement
 from deploykit.trust.signature import BodySigner, sign
@@ -57,7 +57,7 @@ def proposed_message(
     """
     if head.mandate is None:
         raise ValueError("a proposal has a mandate")
-    approved, asks = head.mandate.message, asked_of(settings, head.plan.site) or head.asks
+    approved, asks = head.mandate.message, strictest((asked_here(settings, head.plan.site), head.asks))
     base = settings.web.url.rstrip("/")
     return RolloutProposed(
         source=f"operator/{socket.gethostname()}",
@@ -100,12 +100,6 @@ def head_of(
         mandate=mandate,
         asks=asks,
     )
-
-
-def asked_of(settings: Settings, site: SiteName) -> Requirement | None:
-    """Return what a site asks of mandates; None where it asks for none, or the settings do not know it."""
-    known = settings.sites.get(site)
-    return Requirement.of(known) if known is not None and known.needs_mandate else None
 
 
 def enough_signed(settings: Settings, mandate: HeldMandate, now: datetime, asks: Requirement | None = None) -> bool:
@@ -216,7 +210,6 @@ __all__ = [
     "OVER_FOR",
     "ProposalAnnouncer",
     "ProposalClock",
-    "asked_of",
     "enough_signed",
     "head_of",
     "proposed_message",

@@ -45,7 +45,7 @@ def config(tmp_path: Path, deploykit_broker: EmbeddedBroker) -> Path:
     return asker_settings(tmp_path, deploykit_broker.address)
 
 
-def web(name: str, live: SiteRelease = V2, **changes: object) -> NodeDescribed:
+def web(name: str, live: SiteRelease = V2, *, signatures: int = 1, **changes: object) -> NodeDescribed:
     state = SiteState(
         site=SiteName("shop"),
         repo=RepoName("shop"),
@@ -54,6 +54,7 @@ def web(name: str, live: SiteRelease = V2, **changes: object) -> NodeDescribed:
         commit=live.commit,
         since=START,
         previous=V1 if live == V2 else None,
+        signatures=signatures,
         history=(
             SiteOperation(
                 number=1,
@@ -205,6 +206,23 @@ def test_on_a_terminal_it_is_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     text = shown.getvalue()
     assert "[red]x[/red]\\x1b" in text
     assert "NODE" not in text
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("deploy", "shop", "--ref", str(V1.ref), "--commit", str(V1.commit), "--all"), ("rollback", "shop", "--all")],
+)
+def test_what_a_node_wants_signed_is_not_sent_without_by_a_machine_that_does_not_know_the_site(
+    config: Path, fleet: list[Reply], words: tuple[str, ...]
+) -> None:
+    fleet += [web("web1"), web("web2", signatures=2)]
+    with pytest.raises(PolicyRefused, match="site shop asks for 2 people's signatures"):
+        deploykit(config, *words)
+    result = deploykit(config, *words, "--propose")
+    assert "signed by 2 different people: so say web2" in result.stderr
+    assert "site asks  2 people's signatures" in result.stdout
+    again = deploykit(config, "rollout", "show", "last")
+    assert "site asks  2 people's signatures" in again.stdout, "the proposal keeps it"
 
 
 def test_without_a_key_or_trusted_keys_nobody_is_asked(tmp_path: Path) -> None:

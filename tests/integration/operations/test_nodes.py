@@ -23,6 +23,7 @@ from deploykit.operations.nodes import find_nodes
 from deploykit.operations.sitehistory import site_history
 from deploykit.operations.targets import resolve_targets
 from deploykit.settings import Settings
+from deploykit.trust.mandate import Requirement
 from tests.support.node import Origin
 from tests.support.responders import STRANGER, Reply, Responders, asker_settings, described
 
@@ -157,6 +158,19 @@ def test_another_number_than_expected_is_refused(settings: Settings, bus: Bus, f
     with pytest.raises(UsageError, match="2 nodes matched"):
         resolve_targets(settings, bus, Selection(classes=("web",), expect=3), site=SHOP)
     assert resolve_targets(settings, bus, Selection(classes=("web",), expect=2), site=SHOP).nodes == (WEB1, WEB2)
+
+
+def test_what_the_addressed_nodes_ask_of_mandates_is_known_and_noted(
+    settings: Settings, bus: Bus, fleet: list[Reply]
+) -> None:
+    fleet += [web("web1"), web("web2", signatures=2), web("web3", previous=None, require="person")]
+    targets = resolve_targets(settings, bus, Selection(everybody=True), site=SHOP, want_previous=True)
+    assert targets.nodes == (WEB1, WEB2)
+    assert targets.asks == Requirement(signatures=2), "web3 is left alone, and counts for nothing"
+    assert "site shop asks that a rollout is signed by 2 different people: so say web2" in targets.notes
+    fleet[1] = web("web2")
+    targets = resolve_targets(settings, bus, Selection(everybody=True), site=SHOP, want_previous=True)
+    assert (targets.asks, targets.notes) == (None, ())
 
 
 def test_who_matches_nothing_addresses_nobody(settings: Settings, bus: Bus, fleet: list[Reply]) -> None:

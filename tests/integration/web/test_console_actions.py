@@ -21,6 +21,7 @@ from deploykit.operations.mandatefiles import mandate_frame
 from deploykit.settings import GrantSettings, NodeSiteSettings, Settings
 from deploykit.settings.web import WebSettings
 from deploykit.trust.keyfiles import generate_key, trust
+from deploykit.trust.mandate import Requirement
 from deploykit.trust.signature import HEADER, sign
 from deploykit.web.actions.asked import ControlAsked, DeployAsked, LockAsked, NodesAsked, OptionsAsked, RollbackAsked
 from deploykit.web.actions.assembling import action_ports
@@ -42,11 +43,16 @@ ALL = NodesAsked(everybody=True)
 
 
 class SignedFleet(RealFleet):
-    """Agents that grant the console rollouts and locks, and people approvals; `signatures` of them a site asks for."""
+    """Agents that grant the console rollouts and locks, and people approvals.
 
-    def __init__(self, root: Path, address: str, signatures: int) -> None:
+    Args:
+        signatures: so many of them the site asks for.
+        told: the settings of the console say that, too, where it is more than one.
+    """
+
+    def __init__(self, root: Path, address: str, signatures: int, told: bool) -> None:
         super().__init__(root, address, WEB)
-        self.signatures = signatures
+        self.signatures, self.told = signatures, told
         self.keys = {name: generate_key(root / f"{name}.key") for name in PEOPLE}
         for name in PEOPLE:
             trust(root / "allowed_signers", name, self.keys[name].public_blob)
@@ -59,7 +65,7 @@ class SignedFleet(RealFleet):
         self.desk = attrs.evolve(self.desk, trust=trusted, web=WebSettings(lease=3.0), sites=self._sites(root / "none"))
 
     def _sites(self, path: Path) -> dict[SiteName, NodeSiteSettings]:
-        if self.signatures == 1:
+        if self.signatures == 1 or not self.told:
             return {}
         site = next(iter(super().settings_of(NodeName("web1")).sites.values()))
         return {SiteName("shop"): attrs.evolve(site, path=path, signatures=self.signatures)}
@@ -125,7 +131,8 @@ class Console:
 
 @pytest.fixture
 def fleet(request: pytest.FixtureRequest, tmp_path: Path, deploykit_broker: EmbeddedBroker) -> Iterator[SignedFleet]:
-    with SignedFleet(tmp_path, deploykit_broker.address, getattr(request, "param", 1)) as made:
+    signatures, told = getattr(request, "param", (1, False))
+    with SignedFleet(tmp_path, deploykit_broker.address, signatures, told) as made:
         yield made
 
 
@@ -230,7 +237,7 @@ def test_a_lock_that_was_signed_elsewhere_is_passed_on_and_only_an_admin_lifts_i
     assert console.locks.unlock(ADMIN, "shop").state == "done"
 
 
-@pytest.mark.parametrize("fleet", [2], indirect=True)
+@pytest.mark.parametrize("fleet", [(2, True)], indirect=True)
 def test_four_eyes_start_what_one_pair_may_not(fleet: SignedFleet, console: Console) -> None:
     fleet.push("v1")
     rollout = console.begin(DeployAsked(site="shop", ref="v1", chosen=ALL, reason="carts"))
@@ -239,6 +246,29 @@ def test_four_eyes_start_what_one_pair_may_not(fleet: SignedFleet, console: Cons
     body = base64.b64decode(shown.body)
     for name, state in (("ann", "proposed"), ("bob", "started")):
         assert fleet.live() == ["", "", ""]
+        header = sign(mandate_frame(body), fleet.keys[name]).headers[HEADER]
+        assert console.rollouts.sign(STAGE, rollout, header).state == state
+    assert console.ended(rollout) == "succeeded"
+    assert fleet.live() == ["v1"] * 3
+
+
+@pytest.mark.parametrize("fleet", [(2, False)], indirect=True)
+def test_a_console_that_does_not_know_the_site_proposes_what_its_nodes_want_signed(
+    fleet: SignedFleet, console: Console
+) -> None:
+    assert not fleet.desk.sites
+    fleet.push("v1")
+    plan = console.rollouts.plan(LIVE, DeployAsked(site="shop", ref="v1", chosen=ALL))
+    assert (plan.needs, plan.needs_person) == (2, False)
+    assert any("as web1, web2, web3 say" in note for note in plan.notes)
+    rollout = console.begin(DeployAsked(site="shop", ref="v1", chosen=ALL))
+    kept = console.ledger.rollouts.find(rollout)
+    assert kept is not None
+    assert (kept.state, kept.head().asks) == ("proposed", Requirement(signatures=2))
+    shown = console.rollouts.proposal(STAGE, rollout)
+    assert shown is not None
+    body = base64.b64decode(shown.body)
+    for name, state in (("ann", "proposed"), ("bob", "started")):
         header = sign(mandate_frame(body), fleet.keys[name]).headers[HEADER]
         assert console.rollouts.sign(STAGE, rollout, header).state == state
     assert console.ended(rollout) == "succeeded"

@@ -13,9 +13,11 @@ from deploykit.fleet.mandates import HeldMandate
 from deploykit.messages import utc_now
 from deploykit.operations.approval import ApprovalDesk
 from deploykit.operations.mandatefiles import blobs_of, mandate_frame, with_blobs
+from deploykit.operations.proposals import change_mandate, read_proposal
 from deploykit.operations.propose import approved, plan_approved, require_no_mandate
 from deploykit.trust.keyfiles import trust
 from deploykit.trust.keyformat import SK_ED25519
+from deploykit.trust.mandate import Requirement
 from deploykit.trust.signature import HEADER, SigningKey
 from deploykit.trust.sshsig import encode_header
 from tests.support.approving import ApprovalWorld
@@ -159,6 +161,27 @@ def test_what_would_be_refused_for_want_of_a_mandate_is_not_sent(world: Approval
     assert "--propose" in caught.value.remedy
     (tmp_path / "other").mkdir()
     require_no_mandate(ApprovalWorld(tmp_path / "other", site=None).planned())
+
+
+def test_what_nodes_say_counts_on_a_machine_that_does_not_know_the_site(tmp_path: Path) -> None:
+    world = ApprovalWorld(tmp_path, site=None)
+    planned = world.planned(asks=Requirement(signatures=2))
+    with pytest.raises(PolicyRefused, match="2 people's signatures"):
+        require_no_mandate(planned)
+    path = world.proposed(planned).path
+    assert read_proposal(path).head.asks == Requirement(signatures=2)
+    change_mandate(path, lambda held: signed(world, "ann", held=held))
+    with pytest.raises(PolicyRefused, match="2 different people"):
+        plan_approved(world.settings, path)
+    change_mandate(path, lambda held: signed(world, "bob", held=held))
+    assert plan_approved(world.settings, path).mandate is not None
+
+
+def test_what_nodes_say_makes_no_site_ask_for_less(world: ApprovalWorld) -> None:
+    planned = world.planned(asks=Requirement(require="person"))
+    assert world.proposed(planned).head.asks == Requirement(require="person", signatures=2)
+    with pytest.raises(PolicyRefused, match="2 people's signatures"):
+        require_no_mandate(planned)
 
 
 def test_a_retry_is_another_rollout_and_needs_a_mandate_of_its_own(tmp_path: Path) -> None:

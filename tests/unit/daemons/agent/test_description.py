@@ -24,7 +24,7 @@ def test_a_site_with_numbers_that_are_none_hides_no_other_site(tmp_path: Path) -
         state.parent.mkdir(parents=True)
         operation = Operation(number=number, phase="deploy", release="1-v1", outcome="success")
         save_state(state, SiteRecord(operations=(operation,)))
-        sites[SiteName(name)] = NodeSiteSettings(path=path, repo=RepoName("shop"))
+        sites[SiteName(name)] = NodeSiteSettings(path=path, repo=RepoName("shop"), signatures=2)
     describer = NodeDescriber(
         Settings(node=NodeName("web1"), sites=sites),
         FactSources(FactsSettings(classes_files=())),
@@ -37,3 +37,4 @@ def test_a_site_with_numbers_that_are_none_hides_no_other_site(tmp_path: Path) -
     assert (blog.site, blog.problem) == ("blog", "")
     assert blog.last is not None
     assert (shop.site, shop.problem) == ("shop", "its records are damaged")
+    assert (blog.signatures, shop.signatures) == (2, 2)

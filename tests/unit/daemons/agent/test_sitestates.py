@@ -6,12 +6,14 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
+import attrs
 import pytest
 
 from deploykit.daemons.agent import sitestates
 from deploykit.daemons.agent.sitestates import count_drift, describe_site, origin_of, when
 from deploykit.git.repository import Repository
 from deploykit.names import RepoName, SiteName
+from deploykit.release import Site
 from deploykit.settings import NodeSiteSettings
 from tests.support.releasing import Shop
 
@@ -25,6 +27,10 @@ def shop(tmp_path: Path) -> Shop:
 
 def settings(shop: Shop) -> NodeSiteSettings:
     return NodeSiteSettings(path=shop.path, repo=RepoName("shop"), release=shop.settings)
+
+
+def damaged(shop: Shop) -> None:
+    Site(shop.path, shop.settings).state_file.write_text("{")
 
 
 def test_a_prepared_release_and_the_way_back_are_named(shop: Shop) -> None:
@@ -51,6 +57,17 @@ def test_only_so_many_operations_are_listed(shop: Shop) -> None:
         shop.put({"index.html": b"%d" % at})
     state, _ = describe_site(NAME, settings(shop), history=2)
     assert [operation.number for operation in state.history] == [4, 3]
+
+
+def test_what_the_site_asks_of_mandates_is_said_whatever_its_records_look_like(shop: Shop) -> None:
+    asking = attrs.evolve(settings(shop), require="person", signatures=2)
+    for harm in (lambda: None, lambda: shop.put({"index.html": b"1"}), lambda: damaged(shop)):
+        harm()
+        state, _ = describe_site(NAME, asking)
+        assert (state.require, state.signatures) == ("person", 2)
+    assert state.problem, "the last one could not be read"
+    plain, _ = describe_site(NAME, settings(shop))
+    assert (plain.require, plain.signatures) == ("", 1)
 
 
 @pytest.mark.parametrize("harm", ["gone", "unknown", "damaged", "foreign"])

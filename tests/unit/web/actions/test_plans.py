@@ -250,7 +250,9 @@ def test_a_role_for_which_the_console_does_not_sign_needs_a_person(world: Action
 
 
 def test_times_are_only_for_what_people_sign(world: ActionWorld) -> None:
-    error = refused(world, world.deploy(not_before="2h", not_after="later"))
+    assert set(refused(world, world.deploy(not_before="2h", not_after="later")).problems) == {"not_after"}
+    assert not world.questions, "what is no time is refused before anybody is asked"
+    error = refused(world, world.deploy(not_before="2h", not_after="3h"))
     assert set(error.problems) == {"not_before", "not_after"}
     assert world.rollouts.plan(LIVE, world.deploy(not_before="2h", approval=True)).needs == 1
 
