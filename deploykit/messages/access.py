@@ -75,6 +75,7 @@ class AccessReported(Message):
             `refused`: by policy; `failed`: the file or the server's configuration is as it was.
         until: when a granted access ends.
         detail: why it was refused or failed.
+        requested_by: who asked, as the command says: consoles hear no commands, which may hold a password.
     """
 
     TYPE: ClassVar[str] = "deploykit.access.reported.v1"
@@ -87,6 +88,7 @@ class AccessReported(Message):
     answers: str = ""
     until: datetime | None = None
     detail: str = ""
+    requested_by: str = ""
 
     @property
     def summary(self) -> str:

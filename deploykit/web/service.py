@@ -180,6 +180,7 @@ class ConsoleService(Service):
             )
             undo.callback(self.link.stop, 0)
             self._host = RolloutHost(settings, self.link.bus, self._ledger, now=now)
+            self._host.on_looked = counted.web_rollouts
             self._opened.callback(self._host.close)
             context = self._context()
             hooks = self._hooks.routes() if self._hooks is not None else ()

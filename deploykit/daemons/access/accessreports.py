@@ -19,6 +19,7 @@ from deploykit.names import NodeName
 #: The namespace of report ids.
 _REPORTS: Final = uuid.UUID("b0f5a9a6-0d0e-4f27-8f0c-6d9a4b1f6a55")
 _DETAIL: Final = 1000
+_NAME: Final = 300
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -72,6 +73,7 @@ class AccessReportMaker:
             request=command.id,
             answers=copy,
             detail=one_line(detail, _DETAIL),
+            requested_by=one_line(command.requested_by, _NAME),
         )
 
     def _id(self, copy: str, outcome: str) -> str:

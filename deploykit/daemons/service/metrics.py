@@ -178,6 +178,12 @@ class Metrics:
         with self._lock:
             self._values["web_lag_seconds"][()] = max(0.0, seconds)
 
+    def web_rollouts(self, running: int, waiting: int) -> None:
+        """Show how many rollouts this console coordinates, and how many wait for people."""
+        with self._lock:
+            self._values["web_rollouts"][()] = float(running)
+            self._values["web_proposals"][()] = float(waiting)
+
     def notify_heard(self, result: str) -> None:
         """Count a message that might be sent: `taken`, `ignored`, `repeated`, `distrusted` or `unreadable`."""
         self._add("notify_heard_total", result)

@@ -187,6 +187,8 @@ METRICS: Final = (
     MetricSpec("web_events_total", "counter", "Events for open pages."),
     MetricSpec("web_readers", "gauge", "Open event streams of pages and programs."),
     MetricSpec("web_lag_seconds", "gauge", "How long the last messages waited until the console's database had them."),
+    MetricSpec("web_rollouts", "gauge", "Rollouts that this console coordinates."),
+    MetricSpec("web_proposals", "gauge", "Rollouts that wait for people, of all consoles of the database."),
     MetricSpec(
         "notify_heard_total",
         "counter",

@@ -92,6 +92,8 @@ class RolloutHost(RolloutLookup):
         self.key = KeyChoice()
         #: Is called with a proposal that began, or was withdrawn, by itself, and which of both: for the audit.
         self.on_decided: Callable[[LedgerRollout, str], object] = lambda _row, _what: None
+        #: Is called after each look with how many rollouts run here, and how many proposals wait: for the metrics.
+        self.on_looked: Callable[[int, int], object] = lambda _running, _waiting: None
         self._owner = ConsoleOwner(locks if locks is not None else settings.state / "web" / "consoles")
         self._lock = threading.Lock()
         self._runs: dict[str, HostedRun] = {}
@@ -283,7 +285,7 @@ class RolloutHost(RolloutLookup):
             self._left = ()
             self._take_over()
         self._undo_half_begun()
-        self._begin_due()
+        self.on_looked(len(self.here), self._begin_due())
         self._announcer.send()
 
     def _take_over(self) -> None:
@@ -316,8 +318,8 @@ class RolloutHost(RolloutLookup):
             if not self._ledger.rollouts.undo(lease):
                 self._run(lease, resumed=True)
 
-    def _begin_due(self) -> None:
-        """Begin the proposals that enough people have signed, once their time has come."""
+    def _begin_due(self) -> int:
+        """Begin the proposals that enough people have signed, once their time has come; return how many there were."""
         now = self._now()
         marks = self._ledger.rollouts.waiting()
         known = {mark.rollout for mark in marks}
@@ -331,6 +333,7 @@ class RolloutHost(RolloutLookup):
             except DeploykitError as error:
                 self._proposals.again(mark, now + AGAIN)
                 self._waits[mark.rollout] = str(error)
+        return len(marks)
 
     def _begin_if_due(self, mark: ProposalMark, now: datetime) -> None:
         row = self._ledger.rollouts.find(mark.rollout)

@@ -1,6 +1,7 @@
 """The page of access to protected sites: who may see what until when; grant, extend, revoke.
 
-A password is on the answer to the form that asked for it, and nowhere else: no address leads to it a second time.
+A password is on the page to which the form that asked for it leads, once and for that login alone. It is made by no
+GET, and by no page that is loaded again.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from deploykit.web.pages.acting import RefusalShown, go, refusal_of
 from deploykit.web.pages.confirming import ConfirmPage, confirm
 from deploykit.web.pages.outcomes import outcome_of
 from deploykit.web.pages.render import render
+from deploykit.web.pages.shownonce import SHOWN_ONCE, login_of
 from deploykit.web.requests import actions_of, fields_of, viewer_of
 
 #: How long an access may last, as the form offers it; empty: what nodes take as usual.
@@ -40,12 +42,26 @@ def access(request: Request) -> Response:
 
 
 def grant(request: Request) -> Response:
-    """Make a password and ask nodes to let it in; the answer shows it, this once."""
+    """Make a password and ask nodes to let it in; the answer leads to the page that shows it."""
     fields = fields_of(request)
     try:
         granted = actions_of(request).access.grant(viewer_of(request), _asked(fields))
     except DeploykitError as error:
         return _page(request, fields, refusal=refusal_of(error))
+    return go(request, "access", "password", SHOWN_ONCE.keep(login_of(request), granted))
+
+
+def password(request: Request) -> Response:
+    """Return the page of a password that was just made, this once."""
+    if request.method == "HEAD":
+        return Response(headers={"Cache-Control": "no-store"})  # it must not count as shown
+    granted = SHOWN_ONCE.take(login_of(request), str(request.path_params["id"]))
+    if granted is None:
+        raise ActionRefused(
+            "a password is shown once, for a minute after it was made, by the console that made it",
+            "it is in force: where nobody has it, make a new one on the page of access",
+            status=410,
+        )
     return _granted(request, granted)
 
 
@@ -122,6 +138,7 @@ def routes() -> list[BaseRoute]:
     return [
         Route("/access", access, methods=["GET"]),
         Route("/access", grant, methods=["POST"]),
+        Route("/access/password/{id}", password, methods=["GET"]),
         Route("/access/extend", extend, methods=["POST"]),
         Route("/access/revoke", ask_revocation, methods=["GET"]),
         Route("/access/revoke", revoke, methods=["POST"]),

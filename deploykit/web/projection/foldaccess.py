@@ -4,6 +4,7 @@ Rules:
 
 * A row says what a node reported last: an access that was asked for is `asked` until then.
 * An access that ended keeps its row, so that an older report does not bring it back; a description removes it.
+* Who asked for an access is in the report: the commands themselves come to no console.
 * A node that failed or refused to change an access still has the one it had.
 """
 
@@ -60,8 +61,11 @@ def fold_access_report(rows: WorkingRows, heard: Heard, message: AccessReported)
     if order <= row["ord"]:
         return
     changes: Row = {"ord": order, "request": clean(message.request), "detail": clean(message.detail, 1000)}
+    by = clean(message.requested_by, 300)
     if message.request is not None and row["asked"] == clean(message.request):
-        changes |= {"asked": "", "by": row["asked_by"] if message.outcome == "granted" else row["by"]}
+        changes["asked"], by = "", by or row["asked_by"]
+    if by and (message.outcome == "granted" or not row["by"]):
+        changes["by"] = by
     if done:
         changes |= {"state": message.outcome, "until": micros_or_none(message.until)}
     elif new or row["state"] == "asked":

@@ -128,7 +128,11 @@ def test_a_rollout_is_begun_in_a_thread_and_obeys(fleet: StandIns, settings: Set
         assert (running.rollout, running.requested_by) == (plan.rollout, "ann")
         with pytest.raises(RolloutBusy, match=f"rollout {plan.rollout} of shop runs, begun by ann"):
             port.start(planned_for(settings, fleet, plan_of(fleet.nodes)), "bob")
+        looked: list[tuple[int, int]] = []
+        host.on_looked = lambda running, waiting: looked.append((running, waiting))
         assert hold.reached.wait(60)
+        wait_until(lambda: looked, "what the metrics show is counted")
+        assert looked[-1] == (1, 0)
         port.control(plan.rollout, "abort", "bob")
         wait_until(lambda: fleet.aborts, "the nodes are asked to obey no more")
         hold.let_go()
@@ -297,6 +301,9 @@ def test_one_that_nobody_who_counts_has_signed_waits(
         host.change_mandate(other, signing(ann))
         wait_ended(ledger, other)
         assert [each.rollout for each in host.proposals()] == [rollout]
+        looked: list[tuple[int, int]] = []
+        host.on_looked = lambda running, waiting: looked.append((running, waiting))
+        wait_until(lambda: (0, 1) in looked, "one waits, and none runs")
 
 
 def test_one_whose_time_lies_ahead_begins_then(fleet: StandIns, settings: Settings, ann: BodySigner) -> None:

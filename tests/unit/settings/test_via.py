@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from deploykit.cli.config import config
 from deploykit.settings.via import ViaSettings
 
 
@@ -19,3 +21,17 @@ def test_a_file_for_no_console_is_a_mistake(name: str) -> None:
 
 def test_without_any_of_them_commands_go_by_the_broker() -> None:
     assert ViaSettings().problems() == ()
+
+
+def test_config_check_names_the_console_and_reads_the_files_for_it(tmp_path: Path) -> None:
+    file, token = tmp_path / "deploykit.toml", tmp_path / "token"
+    file.write_text(f'[via]\nurl = "https://deploy.example.org"\ntoken_file = "{token}"\n')
+    missing = CliRunner().invoke(config, ["check", "-c", str(file)])
+    assert missing.exit_code != 0
+    assert "via.token_file" in str(missing.exception)
+    token.write_text("dk_secret\n")
+    token.chmod(0o600)
+    checked = CliRunner().invoke(config, ["check", "-c", str(file)], catch_exceptions=False)
+    assert checked.exit_code == 0
+    assert "commands by https://deploy.example.org" in checked.stdout
+    assert "dk_secret" not in checked.output

@@ -79,6 +79,7 @@ def everything(tmp_path: Path) -> Metrics:
     metrics.web_announced(2)
     metrics.web_readers(1)
     metrics.web_lag(0.1)
+    metrics.web_rollouts(1, 2)
     metrics.expect("notify", channels=["ops"])
     metrics.notify_heard("taken")
     metrics.notify_heard("x" * 1000)

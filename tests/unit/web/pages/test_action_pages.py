@@ -335,8 +335,12 @@ def test_a_lock_of_somebody_else_is_not_lifted_by_the_wrong_person() -> None:
 def test_a_password_is_on_one_answer_alone_and_nothing_is_called_granted() -> None:
     acts = busy_actions()
     app = app_of(acts)
-    answer = post(app, "/access", {"site": "billing", "user": "dan", "span": "7d", "until": ""})
+    made = post(app, "/access", {"site": "billing", "user": "dan", "span": "7d", "until": ""})
     assert acts.access.asked[-1].values == (GrantAsked(site="billing", user="dan", until="7d"),)
+    where = made.headers["location"]
+    assert (made.status_code, PASSWORD in made.text, PASSWORD in where) == (303, False, False)
+    assert get(app_of(acts, LOOK), where).status_code == 410, "it is another's"
+    answer = get(app, where)
     assert answer.status_code == 200
     assert answer.headers["cache-control"] == "no-store"
     assert answer.text.count(PASSWORD) == 1
@@ -345,6 +349,9 @@ def test_a_password_is_on_one_answer_alone_and_nothing_is_called_granted() -> No
     assert "granted" not in rows
     for path in ("/access", "/audit", "/sites/billing"):
         assert PASSWORD not in get(app, path).text
+    again = get(app, where)  # loaded again
+    assert (again.status_code, PASSWORD in again.text, "shown once" in again.text) == (410, False, True)
+    assert len(acts.calls("grant")) == 1, "no new password is made"
 
 
 def test_access_is_extended_and_ended() -> None:

@@ -80,6 +80,20 @@ def test_a_grant_is_asked_for_until_each_node_has_reported(store: Store) -> None
     assert (second.until, second.detail) == (None, "no room")
 
 
+def test_who_asked_is_known_from_the_report_alone(store: Store) -> None:
+    """No console hears the command: it may hold a password."""
+    queries = apply(store, described(WEB1), described(WEB2), report(WEB1, "granted", until=UNTIL, requested_by="eve"))
+    (row,) = queries.access(EVERYBODY, "shop")
+    assert (row.user, row.node, row.requested_by) == ("bob", "web1", "eve")
+    failed = report(WEB1, "failed", 3, request="g2", requested_by="mal")
+    (row,) = apply(store, failed).access(EVERYBODY, "shop")
+    assert (row.state, row.requested_by) == ("granted", "eve"), "what failed changed nothing"
+    (row,) = apply(store, report(WEB1, "granted", 4, request="g3", requested_by="ann")).access(EVERYBODY, "shop")
+    assert row.requested_by == "ann"
+    (row,) = apply(store, report(WEB1, "granted", 5, request=None)).access(EVERYBODY, "shop")
+    assert row.requested_by == "ann", "an older node does not say it"
+
+
 def test_the_order_in_which_messages_come_does_not_matter(tmp_path: Path) -> None:
     told = (described(WEB1), granted(), report(WEB1, "granted", until=UNTIL), report(WEB1, "expired", 5, request=None))
     results = []
