@@ -10,6 +10,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from deploykit.bus.events import BusState
+from deploykit.system.threads import has_ended
 
 if TYPE_CHECKING:
     from deploykit.bus.client import Bus
@@ -32,7 +33,7 @@ def thread_that_ended(bus: Bus) -> str:
     """Return the name of a thread of a started bus that has ended before it was stopped; empty while all live."""
     supervisor, ended = bus._supervisor, ""
     closed = supervisor.state is BusState.CLOSED  # it ends, though its thread may live for a moment
-    if supervisor.thread.ident is not None and (closed or not supervisor.thread.is_alive()):
+    if supervisor.thread.ident is not None and (closed or has_ended(supervisor.thread)):
         ended = supervisor.thread.name
     for subscription in list(bus._services.subscriptions):
         if (name := subscription.ended_worker) and not subscription.stopping:

@@ -27,6 +27,7 @@ from deploykit.bus.stomp.compile import CompiledSubscription, OnFailure, Subscri
 from deploykit.bus.stomp.frames import Received
 from deploykit.errors import BusError, UsageError
 from deploykit.messages.destinations import check_destination
+from deploykit.system.threads import has_ended
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ class Subscription:
     @property
     def ended_worker(self) -> str:
         """The name of a worker that was started and has ended; empty where all live."""
-        return next((t.name for t in self._threads if t.ident is not None and not t.is_alive()), "")
+        return next((thread.name for thread in self._threads if has_ended(thread)), "")
 
     @property
     def works_here(self) -> bool:
