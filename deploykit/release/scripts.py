@@ -252,7 +252,7 @@ def _start(script: Script) -> subprocess.Popen[bytes]:
                     remedy = "a process has it open for writing: find it (fuser -v), end it, and try again"
                 raise ScriptFailed(f"cannot run {script.path}: {why}", remedy) from error
         attempt += 1
-        time.sleep(_BUSY_PAUSE.pause(attempt))
+        time.sleep(_BUSY_PAUSE.pause(attempt))  # the kernel announces to nobody that a file is closed
 
 
 def _popen(script: Script) -> subprocess.Popen[bytes]:

@@ -28,6 +28,7 @@ from starlette.types import ASGIApp
 
 from deploykit.daemons.service.throttle import LogThrottle
 from deploykit.errors import WebError
+from deploykit.system.threads import has_ended
 from deploykit.web.listener import SharedListener
 from deploykit.web.protocol import ARRIVAL, DeadlineProtocol
 
@@ -108,7 +109,7 @@ class WebServer:
     @property
     def failure(self) -> str:
         """Why it serves no more; empty while it does, and after `close`."""
-        if self._ended or self._thread.is_alive() or self._thread.ident is None:
+        if self._ended or not has_ended(self._thread):
             return ""
         return f"the server at {self.url} has ended: {self._error!r}"
 

@@ -200,11 +200,9 @@ def test_what_happens_before_the_stream_is_open_is_seen_too(browser: Browser) ->
             live.events.add("deploy", NOW, site="shop")
             route.continue_()
 
+        first = live.one.page
         pages: list[Page] = []
-        for page in (
-            live.one.page,
-            live.one.page.context.new_page(),
-        ):  # it opens the stream; it joins that of the first
+        for page in (first, first.context.new_page()):  # the first opens the stream, the second joins it
             left = len(live.world.problem_list) - 1
             # The page is drawn, and its script is not there yet.
             page.route("**/static/console*.mjs", change_first, times=1)
