@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -23,7 +24,9 @@ from deploykit.operations.deploy import load_report_trust
 from deploykit.operations.rolloutplan import PlannedRollout
 from deploykit.settings import Settings
 from deploykit.settings.web import WebSettings
+from deploykit.web.database import file_of
 from deploykit.web.hosting.host import RolloutHost
+from deploykit.web.ledger.database import ledger_url
 from deploykit.web.ledger.ledger import Ledger
 from tests.support.standins import StandIns
 from tests.support.wait import wait_until
@@ -130,6 +133,7 @@ class HostProcess:
         when: str = "before",
         number: int = 0,
     ) -> None:
+        self._ledger = ledger_url(settings.web, settings.state)
         file = directory / f"{name}.json"
         given = {
             "root": str(settings.state.parent),
@@ -163,8 +167,20 @@ class HostProcess:
         self.process.stdin.close()
 
     def stop(self) -> None:
-        """Stop it in the middle of whatever it does."""
-        self.process.send_signal(signal.SIGSTOP)
+        """Stop it, but not within a write to SQLite: that would stop all consoles of the file."""
+        with self._nobody_writes():
+            self.process.send_signal(signal.SIGSTOP)
+            wait_until(lambda: ") T " in Path(f"/proc/{self.process.pid}/stat").read_text(), "it has stopped")
+
+    @contextmanager
+    def _nobody_writes(self) -> Iterator[None]:
+        file = file_of(self._ledger)
+        if file is None:
+            yield
+            return
+        with closing(sqlite3.connect(file, timeout=60, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield
 
     def go_on(self) -> None:
         """Let it go on."""

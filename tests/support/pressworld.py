@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 #: Seconds of a lease: another console takes over soon.
 _LEASE: Final = 3
 #: Milliseconds in which a page shows what was pressed: nodes are asked, on a machine that does much else.
-PATIENCE: Final = 20_000
+PATIENCE: Final = 60_000
 #: What the operators' key may ask of nodes, which is the consoles' key.
 _RIGHTS: Final = (
     "rollout.run", "node.queried", "site.locked", "site.unlocked", "access.grant-requested", "access.revoke-requested",

@@ -56,11 +56,13 @@ class StubMailServer:
         """Serve one connection."""
         self.connections += 1
         session = _Session(self, reader, writer, secure=self.at_once)
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
-            await session.run()
-        writer.close()
-        with contextlib.suppress(ConnectionError, ssl.SSLError):
-            await writer.wait_closed()
+        try:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
+                await session.run()
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
+                await writer.wait_closed()
 
 
 class _Session:
@@ -149,13 +151,14 @@ def running_mail_server(server: StubMailServer) -> Iterator[StubMailServer]:
         ready.set()
         await stop.wait()
         listening.close()
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        ending = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in ending:
             task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
 
     def run() -> None:
         with contextlib.closing(loop):
             loop.run_until_complete(serve())
-            loop.run_until_complete(asyncio.sleep(0))
 
     thread = threading.Thread(target=run, name="smtp-stub")
     thread.start()
