@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import attrs
 import pytest
 from click.testing import CliRunner
 
@@ -15,7 +16,7 @@ from deploykit.settings.via import ViaSettings
 def test_a_file_for_no_console_is_a_mistake(name: str) -> None:
     alone = ViaSettings(**{name: Path("/etc/deploykit/x")})  # type: ignore[arg-type]  # by name
     assert [problem.partition(":")[0] for problem in alone.problems()] == [name]
-    whole = ViaSettings(url="https://deploy.example.org", **{name: Path("/etc/deploykit/x")})  # type: ignore[arg-type]
+    whole = attrs.evolve(alone, url="https://deploy.example.org")
     assert whole.problems() == ()
 
 
