@@ -17,6 +17,7 @@ from deploykit.broker.server import EmbeddedBroker
 from deploykit.wire import decode
 from tests.support.hookworld import OWNER, PUSHER, World, lines
 from tests.support.needs import missing, needs
+from tests.support.processes import is_running
 from tests.support.wait import wait_until
 
 SOURCE = "/topic/deploykit.source"
@@ -194,14 +195,7 @@ def _end(pids: list[int]) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not any(_runs(pid) for pid in pids), "the relays to end", 60)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
+    wait_until(lambda: not any(is_running(pid) for pid in pids), "the relays to end", 60)
 
 
 def test_settings_of_the_relay_that_the_pusher_cannot_read_are_named(world: World) -> None:

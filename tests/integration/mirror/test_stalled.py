@@ -17,6 +17,7 @@ from deploykit.errors import DeadlineExceeded, LockBusy, OriginError
 from deploykit.mirror import Mirror
 from deploykit.settings import MirrorSettings
 from tests.support.origins import GitRepo
+from tests.support.processes import wait_gone
 
 Behave = Callable[[socket.socket], None]
 
@@ -191,20 +192,7 @@ def test_a_hanging_program_is_killed_with_all_it_started(
             mirror.fetch(deadline=3.0)  # time enough for it to start something
         assert time.monotonic() - started < 3.0 + LATE
     for name in ("child", "grandchild"):
-        assert gone(int((tmp_path / name).read_text()))
-
-
-def gone(pid: int) -> bool:
-    """Tell whether a process has ended (a zombie has), waiting a little for the signal to arrive."""
-    for _ in range(2000):
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except FileNotFoundError:
-            return True
-        if state == "Z":
-            return True
-        time.sleep(0.01)
-    return False
+        wait_gone(int((tmp_path / name).read_text()))
 
 
 def test_a_name_server_that_does_not_answer_costs_the_connect_timeout(

@@ -27,6 +27,7 @@ from deploykit.settings import SiteSettings
 from deploykit.system.boottime import boot_id
 from tests.support.cli import command
 from tests.support.needs import in_ci, needs
+from tests.support.processes import is_running
 from tests.support.releasing import Shop, script
 from tests.support.wait import wait_until
 
@@ -73,7 +74,7 @@ class Stage:
             deploying.kill()
             assert deploying.wait() == -signal.SIGKILL
         pid = int(next(line for line in self.lines() if line.startswith("begun")).split()[1])
-        assert alive(pid), "it runs on without its runner: what all this is about"
+        assert is_running(pid), "it runs on without its runner: what all this is about"
         return pid
 
     def recover(self) -> None:
@@ -89,14 +90,6 @@ class Stage:
         return said
 
 
-def alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state not in "ZX"
-
-
 @pytest.fixture
 def stage(tmp_path: Path) -> Stage:
     return Stage(tmp_path)
@@ -108,7 +101,7 @@ def _nothing_stays(tmp_path: Path) -> Iterator[None]:
     yield
     log = tmp_path / "log"
     for line in log.read_text().splitlines() if log.exists() else []:
-        if line.startswith("begun") and alive(int(line.split()[1])):
+        if line.startswith("begun") and is_running(int(line.split()[1])):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(int(line.split()[1]), signal.SIGKILL)
 
@@ -120,7 +113,7 @@ def test_a_script_whose_runner_was_killed_is_ended_before_it_is_run_again(stage:
     stage.shop.whole()
     said = stage.again()
     assert said["outcome"] == "success", said
-    assert not alive(first)
+    assert not is_running(first)
     begun = [line for line in stage.lines() if line.startswith("begun")]
     assert len(begun) == 2
     assert "overlap" not in stage.lines()
@@ -137,7 +130,7 @@ def test_it_is_ended_as_well_where_the_settings_say_skip_or_stop(tmp_path: Path,
     stage.shop.settings = SiteSettings(at_crash={"post-deploy": answer})  # type: ignore[dict-item]
     stage.recover()
     stage.armed.touch()
-    assert not alive(first)
+    assert not is_running(first)
     assert stage.again()["outcome"] == ("success" if answer == "skip" else "failure")
     assert "ended" not in stage.lines()
 
@@ -156,7 +149,7 @@ def test_a_script_that_is_deaf_to_term_is_killed_with_all_it_started(
     # The script, its deaf child and the sleeper; whether the short sleeps are counted is a matter of the moment.
     assert end_orphan(entry.process, "post-deploy", grace=0.3) >= 3
     assert time.monotonic() - started >= 0.3, "it was asked before it was killed"
-    assert not alive(first)
+    assert not is_running(first)
     assert _lock_is_free(stage.base / "running")
     assert end_orphan(entry.process, "post-deploy") == 0
 
@@ -170,7 +163,7 @@ def test_what_a_dead_script_left_in_its_session_is_ended(stage: Stage) -> None:
     stage.shop.commit({"a": b"2", "deploy/post-deploy": stage.waiting("(while :; do sleep 0.02; done) &")})
     first = stage.cut_off()
     os.kill(first, signal.SIGKILL)
-    wait_until(lambda: not alive(first), "its end")
+    wait_until(lambda: not is_running(first), "its end")
     assert not _lock_is_free(stage.base / "running")
     stage.recover()
     assert "overlap" not in stage.lines()
@@ -185,7 +178,7 @@ def test_killed_between_the_start_of_a_script_and_the_note_of_its_process(stage:
     assert lines[-1].startswith(b'{"runs":')
     journal.write_bytes(b"".join(lines[:-1]))
     assert stage.again()["outcome"] == "success"
-    assert not alive(first)
+    assert not is_running(first)
     assert "overlap" not in stage.lines()
 
 
@@ -202,8 +195,8 @@ def test_a_service_that_a_script_started_on_purpose_is_left_alone(stage: Stage, 
             journal = stage.shop.site.journal_file
             journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:-1]))
         stage.recover()
-        assert not alive(first)
-        assert alive(pid), "a service of the site was killed"
+        assert not is_running(first)
+        assert is_running(pid), "a service of the site was killed"
         environment = Path(f"/proc/{pid}/environ").read_bytes()
         assert f"{MARK}=".encode() in environment, "and it was not for want of the mark"
     finally:
@@ -219,7 +212,7 @@ def test_a_service_started_by_a_script_that_ended_well_outlives_every_later_star
     try:
         stage.shop.runner.recover()
         stage.shop.commit({"a": b"3", "deploy/post-deploy": stage.waiting()}, tag="v2b")
-        assert alive(pid)
+        assert is_running(pid)
     finally:
         os.kill(pid, signal.SIGKILL)
 
@@ -240,12 +233,12 @@ def test_a_number_that_was_given_out_again_is_not_killed() -> None:
     with _somebody_else({MARK: "d" * 32}) as pid:
         reused = ScriptProcess(mark=mark, boot=boot_id(), pid=pid, started=start_time_of(pid) - 1)
         assert end_orphan(reused, "post-deploy") == 0
-        assert alive(pid)
+        assert is_running(pid)
         assert end_orphan(ScriptProcess(mark=mark, boot=boot_id()), "post-deploy") == 0
-        assert alive(pid)
+        assert is_running(pid)
         right = ScriptProcess(mark=mark, boot="another boot", pid=pid, started=start_time_of(pid))
         assert end_orphan(right, "post-deploy") == 0, "the numbers of another boot mean nothing"
-        assert alive(pid)
+        assert is_running(pid)
 
 
 def test_what_cannot_be_ended_is_an_error_and_never_a_second_copy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +264,7 @@ def test_the_script_of_another_user_is_ended_too(tmp_path: Path) -> None:
     first = stage.cut_off()
     assert Path(f"/proc/{first}").stat().st_uid != 0
     assert stage.again()["outcome"] == "success"
-    assert not alive(first)
+    assert not is_running(first)
     assert "overlap" not in stage.lines()
 
 
@@ -321,5 +314,5 @@ def test_a_site_in_use_by_a_library_caller_is_recovered_the_same_way(tmp_path: P
     with Repository(stage.shop.repo.path) as source:
         result = Runner(Site(stage.shop.path, SiteSettings())).deploy(source, "refs/tags/v2", request="r2")
     assert result.outcome == "success"
-    assert not alive(first)
+    assert not is_running(first)
     assert "overlap" not in stage.lines()

@@ -13,6 +13,7 @@ import pytest
 from deploykit.errors import HookError
 from deploykit.hooking import process
 from deploykit.hooking.process import NoAnswer, Program, child_environment, find_program, run_program
+from tests.support.processes import wait_gone
 from tests.support.wait import wait_until
 
 ENV = {"PATH": "/usr/bin:/bin"}
@@ -74,14 +75,7 @@ def test_the_children_of_a_program_end_with_it(tmp_path: Path) -> None:
         wait_until(lambda: note.exists() and note.read_text().strip() != "", "the child's number", 60)
         assert program._code is None
     child = int(note.read_text())
-    wait_until(lambda: not _alive(child), "the child's end", 60)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
+    wait_gone(child)
 
 
 def test_a_program_that_cannot_be_killed_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
