@@ -78,6 +78,7 @@ if TYPE_CHECKING:
         NotAddressed,
         OriginError,
         OutboxError,
+        PackageError,
         PackError,
         PolicyRefused,
         PreflightRefused,
@@ -132,6 +133,7 @@ if TYPE_CHECKING:
         NodeQueried,
         Notice,
         PackagePublished,
+        PackageReported,
         RefUpdated,
         RevisionCommitted,
         RolloutAbort,
@@ -175,11 +177,13 @@ if TYPE_CHECKING:
         GrantSettings,
         JenkinsSettings,
         JobSettings,
+        KeepaliveSettings,
         LogSettings,
         MirrorSettings,
         NodeSiteSettings,
         NotifySettings,
         OutboxSettings,
+        PackagesSettings,
         RepositorySettings,
         Settings,
         SiteSettings,
@@ -205,7 +209,8 @@ _MODULES = {
     ),
     "deploykit.messages": (
         "Message RefUpdated RevisionCommitted Commit BuildRequested BuildStarted BuildFinished Build "
-        "PackagePublished MirrorUpdated DeployRequested DeployReported DeployProgressed StepReport BuildEvidence "
+        "PackagePublished PackageReported MirrorUpdated DeployRequested DeployReported DeployProgressed StepReport "
+        "BuildEvidence "
         "RolloutAbort RolloutApproved RolloutProposed ApprovalWanted RolloutReported SiteLocked SiteUnlocked "
         "LocksWanted SignedStatement NodeQueried NodeDescribed SiteState SiteOperation SiteRelease HeldRef "
         "AgentInstance SiteAccess AccessGrantRequested AccessReported AccessRevokeRequested "
@@ -235,7 +240,7 @@ _MODULES = {
         "Settings BusSettings OutboxSettings MirrorSettings RepositorySettings CheckoutSettings SiteSettings "
         "NodeSiteSettings TrustSettings GrantSettings LogSettings BuildServerSettings AuditSettings BuildsSettings "
         "FactsSettings JenkinsSettings JobSettings WebSettings WebhookSettings AccessSettings NotifySettings "
-        "ViaSettings"
+        "PackagesSettings KeepaliveSettings ViaSettings"
     ),
     "deploykit.config": "load_settings",
     "deploykit.daemons.agent.agent": "Agent",
@@ -251,7 +256,7 @@ _MODULES = {
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
         "PreflightRefused InstallError HookError BuildServerError MayNotLook ServiceFailed DemoFailed "
         "BuildQueueError SelectorError JournalDamaged NobodyMatches RolloutError RolloutBusy "
-        "WebError WebhookRefused ProjectionError LedgerError ActionRefused AccessError ConsoleUnreachable"
+        "WebError WebhookRefused ProjectionError LedgerError ActionRefused AccessError PackageError ConsoleUnreachable"
     ),
 }
 _HOLDER = {name: module for module, names in _MODULES.items() for name in names.split()}
@@ -263,7 +268,8 @@ __all__ = [
     "Subscribed", "SubscriptionRefused", "Published", "PublishFailed", "DeadLettered", "Dropped",
     "BrokerReportedError", "Closed",
     "Message", "RefUpdated", "RevisionCommitted", "Commit", "BuildRequested", "BuildStarted", "BuildFinished",
-    "Build", "PackagePublished", "MirrorUpdated", "DeployRequested", "DeployReported", "StepReport", "BuildEvidence",
+    "Build", "PackagePublished", "PackageReported",
+    "MirrorUpdated", "DeployRequested", "DeployReported", "StepReport", "BuildEvidence",
     "RolloutApproved", "RolloutProposed", "ApprovalWanted", "SiteLocked", "SiteUnlocked", "LocksWanted",
     "SignedStatement", "DeployProgressed", "RolloutAbort", "RolloutReported", "NodeQueried", "NodeDescribed",
     "SiteState", "SiteOperation", "SiteRelease", "HeldRef", "AgentInstance", "AccessGrantRequested",
@@ -285,7 +291,8 @@ __all__ = [
     "Site", "Runner", "DeployResult", "Release", "Outcome",
     "Settings", "BusSettings", "OutboxSettings", "MirrorSettings", "RepositorySettings", "CheckoutSettings",
     "SiteSettings", "NodeSiteSettings", "TrustSettings", "GrantSettings", "LogSettings", "BuildServerSettings",
-    "AuditSettings", "FactsSettings", "WebSettings", "WebhookSettings", "AccessSettings",
+    "AuditSettings", "FactsSettings", "WebSettings", "WebhookSettings", "AccessSettings", "PackagesSettings",
+    "KeepaliveSettings",
     "NotifySettings", "ViaSettings", "load_settings",
     "Agent", "JenkinsTrigger", "RelayService",
     "DeploykitError", "InvalidName", "SettingsError", "UsageError", "MessageError",
@@ -299,7 +306,7 @@ __all__ = [
     "TreeError", "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError",
     "HookError", "JournalDamaged", "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError",
     "NobodyMatches", "RolloutError", "RolloutBusy", "SelectorError", "Selector", "Selection", "NodeFacts",
-    "WebError", "WebhookRefused", "ProjectionError", "LedgerError", "ActionRefused", "AccessError",
+    "WebError", "WebhookRefused", "ProjectionError", "LedgerError", "ActionRefused", "AccessError", "PackageError",
     "ConsoleUnreachable",
     "__version__",
 ]

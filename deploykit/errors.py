@@ -382,6 +382,10 @@ class AccessError(DeploykitError):
     """An access file or its server's configuration cannot be used. It is as it was; correct what the text names."""
 
 
+class PackageError(DeploykitError):
+    """The package manager cannot be asked, or does not answer. Nothing was changed; run its command by hand."""
+
+
 class ConsoleUnreachable(DeploykitError):
     """A web console gave no answer. What was asked may have been done: look. Asked again, it is done once."""
 

@@ -71,7 +71,9 @@ class Checkouts:
     def __init__(self, settings: CheckoutSettings) -> None:
         self.settings = settings
         self.rule = rule_of(settings)
-        self._ours = self.rule.root / OURS / path_component(f"{settings.mode}-{settings.target.name}")
+        self._ours = (
+            self.rule.root / OURS / path_component(f"{settings.mode}-{settings.target.name if settings.target else ''}")
+        )
         self._rules = rules_of(settings)
         owner = _owner(settings.owner)
         umask = settings.umask if settings.umask is not None else process_umask()

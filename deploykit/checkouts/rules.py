@@ -60,6 +60,10 @@ def rule_of(settings: CheckoutSettings) -> CheckoutRule:
         SettingsError: the settings do not fit the mode.
     """
     target = settings.target
+    if target is None:
+        if settings.mode != "normal":
+            raise SettingsError(f"checkout mode {settings.mode} needs to know where", 'set target = "/DIRECTORY"')
+        return CheckoutRule(patterns=(), root=Path("/"))
     if not target.is_absolute() or target == target.parent or ".." in target.parts or "{}" in target.name:
         raise SettingsError(f"checkout target {target} is not an absolute path below /", "without .. and {}")
     if settings.mode == "branch" and not settings.branch:
@@ -77,6 +81,7 @@ def rule_of(settings: CheckoutSettings) -> CheckoutRule:
     rules = {
         "normal": CheckoutRule(patterns=(), root=target),
         "trusting": CheckoutRule(patterns=one, root=target.parent, directory=plain, remove=False),
+        "dangerous": CheckoutRule(patterns=one, root=target.parent, directory=plain, remove=False),
         "branch": CheckoutRule(patterns=one, root=target.parent, directory=plain, remove=False),
         "puppetmaster": CheckoutRule(patterns=heads, root=target, puppet=True),
         "tags": CheckoutRule(patterns=tags, root=target),

@@ -32,6 +32,7 @@ from deploykit.messages import (
     Message,
     MirrorUpdated,
     NodeDescribed,
+    PackageReported,
     RolloutAbort,
     RolloutApproved,
     RolloutProposed,
@@ -50,7 +51,7 @@ Standing = Literal["verified", "unsigned", "doubtful", "not verified"]
 _SIGNED: Final = (
     *(DeployRequested, RolloutAbort, RolloutApproved, SiteLocked, SiteUnlocked),
     *(DeployReported, DeployProgressed, RolloutReported, RolloutProposed, NodeDescribed, ApprovalWanted),
-    *(AccessReported, AccessGrantRequested, AccessRevokeRequested),
+    *(PackageReported, AccessReported, AccessGrantRequested, AccessRevokeRequested),
 )
 _EVER: Final = timedelta(days=36500)
 
@@ -125,6 +126,7 @@ def _check(message: Message, signer: Signers, trust: TraceTrust) -> None:
             | ApprovalWanted()
             | MirrorUpdated()
             | AccessReported()
+            | PackageReported()
         ):
             if not policy.may_speak_for(signer, message.node, message):
                 raise PolicyRefused(f"{signer} may not report for node {message.node}")

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         SiteState,
     )
     from deploykit.messages.notice import Notice
-    from deploykit.messages.package import PackagePublished
+    from deploykit.messages.package import PackagePublished, PackageReported
     from deploykit.messages.progress import DeployProgressed, ProgressState
     from deploykit.messages.rollout import (
         ApprovalWanted,
@@ -105,6 +105,7 @@ __all__ = [
     "NodeQueried",
     "Notice",
     "PackagePublished",
+    "PackageReported",
     "ProgressState",
     "RefChangeKind",
     "RequestOutcome",
@@ -176,6 +177,7 @@ _LAZY: Final = {
     "SiteState": "node",
     "Notice": "notice",
     "PackagePublished": "package",
+    "PackageReported": "package",
     "MAX_COMMITS": "source",
     "MAX_EVIDENCE": "deploy",
     "MAX_DIRS": "source",
@@ -194,6 +196,7 @@ _WITH_TYPE: Final = (
     "BuildStarted",
     "BuildFinished",
     "PackagePublished",
+    "PackageReported",
     "MirrorUpdated",
     "DeployRequested",
     "DeployReported",

@@ -137,6 +137,7 @@ _LOGICAL: Final[dict[str, str]] = {
     "deploykit.access.grant-requested.v1": "access",
     "deploykit.access.revoke-requested.v1": "access",
     "deploykit.access.reported.v1": "report",
+    "deploykit.package.reported.v1": "report",
     "deploykit.mirror.updated.v1": "mirror",
     "deploykit.deploy.requested.v1": "deploy",
     "deploykit.deploy.reported.v1": "report",

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from deploykit.settings.bus import BusSettings
     from deploykit.settings.facts import FactsSettings
     from deploykit.settings.jenkins import JenkinsSettings, JobSettings
+    from deploykit.settings.keepalive import KeepaliveDestination, KeepaliveSettings
     from deploykit.settings.log import LogSettings
     from deploykit.settings.mirror import CheckoutSettings, MirrorSettings, RepositorySettings
     from deploykit.settings.node import Settings
     from deploykit.settings.notify import ChannelSettings, NotifySettings
     from deploykit.settings.oidc import OidcSettings
     from deploykit.settings.outbox import OutboxSettings
+    from deploykit.settings.packages import PackageSourceSettings, PackagesSettings
     from deploykit.settings.service import ServiceSettings
     from deploykit.settings.site import NodeSiteSettings, SiteSettings
     from deploykit.settings.tree import TreeSettings
@@ -45,6 +47,8 @@ _LAZY = {
     "GrantSettings": "trust",
     "JenkinsSettings": "jenkins",
     "JobSettings": "jenkins",
+    "KeepaliveDestination": "keepalive",
+    "KeepaliveSettings": "keepalive",
     "LogSettings": "log",
     "MirrorSettings": "mirror",
     "NodeSiteSettings": "site",
@@ -52,6 +56,8 @@ _LAZY = {
     "NotifySettings": "notify",
     "OidcSettings": "oidc",
     "OutboxSettings": "outbox",
+    "PackageSourceSettings": "packages",
+    "PackagesSettings": "packages",
     "RepositorySettings": "mirror",
     "ServiceSettings": "service",
     "Settings": "node",
@@ -78,6 +84,8 @@ __all__ = [
     "GrantSettings",
     "JenkinsSettings",
     "JobSettings",
+    "KeepaliveDestination",
+    "KeepaliveSettings",
     "LogSettings",
     "MirrorSettings",
     "NodeSiteSettings",
@@ -85,6 +93,8 @@ __all__ = [
     "NotifySettings",
     "OidcSettings",
     "OutboxSettings",
+    "PackageSourceSettings",
+    "PackagesSettings",
     "RepositorySettings",
     "ServiceSettings",
     "Settings",

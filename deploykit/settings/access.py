@@ -25,6 +25,8 @@ class AccessSiteSettings:
         test: a command, by its words, that checks the server's configuration before `reload`; empty for none.
         reload: a command that makes the server read the file; empty where it reads it at each request.
         label: the name that the original's form sends for this site; empty for none.
+        master: the UNIX socket of haproxy's master process (`haproxy -W -S PATH`), which says whether a reload was
+            carried out; None: what haproxy accepts counts as done, although an old process may serve on.
     """
 
     file: Path
@@ -33,6 +35,7 @@ class AccessSiteSettings:
     test: tuple[str, ...] = ()
     reload: tuple[str, ...] = ()
     label: str = ""
+    master: Path | None = None
 
     def problems(self) -> tuple[str, ...]:
         """Return what is wrong, one line each; empty when all is well."""
@@ -43,6 +46,8 @@ class AccessSiteSettings:
             yield f"file: expected an absolute path, not {str(self.file)!r}"
         if (self.kind == "haproxy") != bool(self.userlist):
             yield "userlist: needed for haproxy, and only there"
+        if self.master is not None and (self.kind != "haproxy" or not self.master.is_absolute()):
+            yield "master: expected an absolute path, and only for haproxy"
         for name, words in (("test", self.test), ("reload", self.reload)):
             if words and not words[0].startswith("/"):
                 yield f"{name}: expected the full path of a program first, not {words[0][:60]!a}"

@@ -41,6 +41,8 @@ class HookSettings:
         topics: where messages go.
         notices: also publish one line for people about each event, on the notice topic.
         legacy: write the original's text bodies, to the original's topics where `topics` is not set.
+        legacy_deletes: with `legacy`, also tell that refs were deleted: the original's Jenkins daemon builds a deleted
+            branch then, as if it were new.
         strict: end with an error when not everything could be queued; git and svn accept the push nevertheless.
         timeout: seconds that git or svnlook may take.
         signing_key: private key that build results are signed with.
@@ -58,6 +60,7 @@ class HookSettings:
     topics: TopicMap = attrs.field(factory=TopicMap)
     notices: bool = True
     legacy: bool = False
+    legacy_deletes: bool = False
     strict: bool = False
     timeout: float = 10.0
     signing_key: str = ""
@@ -285,6 +288,7 @@ _RULES: Final[dict[str, tuple[str, Callable[[object], object]]]] = {
     "topics": ("a table", _topics),
     "notices": (_FLAG, _flag),
     "legacy": (_FLAG, _flag),
+    "legacy_deletes": (_FLAG, _flag),
     "strict": (_FLAG, _flag),
     "timeout": (_SECONDS, _seconds),
     "signing_key": (_ABSOLUTE, _text),

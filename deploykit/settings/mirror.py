@@ -75,20 +75,24 @@ class CheckoutSettings(TreeSettings):
     Args:
         mode: `normal` none; `trusting` the default branch in `target`; `branch` the one named in `branch` in `target`;
             `puppetmaster` each branch in `target/BRANCH`, by names Puppet takes; `tags` each tag in `target/TAG`;
-            `atomic` each branch in `target_BRANCH`.
-        target: where; must not be a real directory in the way (`trusting`, `branch`, `atomic`).
+            `atomic` each branch in `target_BRANCH`; `dangerous` as `trusting`: the original checked out inside its
+            clone.
+        target: where; must not be a real directory in the way (`trusting`, `branch`, `atomic`). `normal` has none.
+        nested: a branch or tag `topic/z` is in `target/topic/z`, as the original had it, and no branch or tag may be
+            a directory of another's path; for `tags` and `atomic`. Otherwise its directory has one name.
         branch: for `branch`; for `trusting` instead of the default branch.
         refs: only refs that match one of these patterns; all that the mode takes when empty.
         remove: whether the directory of a deleted ref goes; by default so in the modes with many directories.
         grace: seconds a replaced copy is left untouched for readers that still have it open.
     """
 
-    mode: Literal["normal", "trusting", "branch", "puppetmaster", "tags", "atomic"]
-    target: Path
+    mode: Literal["normal", "trusting", "branch", "puppetmaster", "tags", "atomic", "dangerous"]
+    target: Path | None = None
     branch: str = ""
     refs: tuple[str, ...] = ()
     remove: bool | None = None
     grace: float = 10.0
+    nested: bool = False
 
 
 @attrs.frozen(kw_only=True, slots=True)

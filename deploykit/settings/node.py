@@ -15,10 +15,12 @@ from deploykit.settings.builds import BuildsSettings
 from deploykit.settings.bus import BusSettings
 from deploykit.settings.facts import FactsSettings
 from deploykit.settings.jenkins import JenkinsSettings
+from deploykit.settings.keepalive import KeepaliveSettings
 from deploykit.settings.log import LogSettings
 from deploykit.settings.mirror import RepositorySettings
 from deploykit.settings.notify import NotifySettings
 from deploykit.settings.outbox import OutboxSettings
+from deploykit.settings.packages import PackagesSettings
 from deploykit.settings.problems import below, too_small
 from deploykit.settings.service import ServiceSettings
 from deploykit.settings.site import NodeSiteSettings
@@ -38,6 +40,10 @@ class Settings:
         reconcile_every: seconds between two comparisons of a mirror with its origin, at most.
         fetch_spread: a fetch starts after a random part of so many seconds, so that a thousand nodes that receive the
             same message do not fetch in the same instant; 0 for a few nodes that should be quick.
+        legacy: the original's programs listen on this bus, too: beside what a daemon reports goes a line for people,
+            and `topics` are the original's where they are not set.
+        legacy_deletes: with `legacy`, also send webhooks' deletions of refs in the original's form, whose Jenkins
+            daemon builds a deleted branch.
     """
 
     node: NodeName
@@ -61,8 +67,12 @@ class Settings:
     access: AccessSettings = attrs.field(factory=AccessSettings)
     notify: NotifySettings = attrs.field(factory=NotifySettings)
     via: ViaSettings = attrs.field(factory=ViaSettings)
+    packages: PackagesSettings = attrs.field(factory=PackagesSettings)
+    keepalive: KeepaliveSettings = attrs.field(factory=KeepaliveSettings)
     reconcile_every: float = 300.0
     fetch_spread: float = 1.0
+    legacy: bool = False
+    legacy_deletes: bool = False
 
     @property
     def rollouts_directory(self) -> Path:
@@ -97,6 +107,8 @@ class Settings:
         yield from below("access", self.access.problems())
         yield from below("notify", self.notify.problems())
         yield from below("via", self.via.problems())
+        yield from below("packages", self.packages.problems())
+        yield from below("keepalive", self.keepalive.problems())
         for repo, repository in self.repositories.items():
             yield from below(f"repositories.{repo}", repository.problems())
         for name, site in self.sites.items():

@@ -13,7 +13,7 @@ import attrs
 from deploykit.errors import UsageError
 
 #: What may have an address of its own: the daemons, and `deploykit run` with several of them in one process.
-LISTENERS: Final = ("access", "agent", "jenkins", "keepalive", "relay", "run", "web", "webhook")
+LISTENERS: Final = ("access", "agent", "jenkins", "keepalive", "packages", "relay", "run", "web", "webhook")
 
 _UNIX: Final = "unix:"
 #: Bytes of the longest path that a UNIX socket can have (unix(7)), less the suffix that it has while it is made.
@@ -139,8 +139,9 @@ class ServiceSettings:
     Args:
         listen: `127.0.0.1:PORT`, `[::1]:PORT` or `unix:/PATH` (mode 0660) for `/live`, `/ready` and `/metrics`; empty:
             no pages.
-        listen_of: the same for one daemon (`access`, `agent`, `jenkins`, `keepalive`, `relay`, `web`, `webhook`, and
-            `run` for several in one process), where several run on one machine: two cannot have one address.
+        listen_of: the same for one daemon (`access`, `agent`, `jenkins`, `keepalive`, `packages`, `relay`, `web`,
+            `webhook`, and `run` for several in one process), where several run on one machine: two cannot have
+            one address.
     """
 
     listen: str = ""

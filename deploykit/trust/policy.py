@@ -30,6 +30,7 @@ from deploykit.messages import (
     Message,
     NodeDescribed,
     NodeQueried,
+    PackageReported,
     RolloutAbort,
     RolloutApproved,
     RolloutProposed,
@@ -64,7 +65,15 @@ from deploykit.trust.signature import Signer, Signers
 #: What `authorize` refuses to judge: its types, why, and where it is judged.
 _JUDGED_ELSEWHERE: Final[tuple[tuple[tuple[type[Message], ...], str, str], ...]] = (
     (
-        (DeployReported, NodeDescribed, DeployProgressed, RolloutReported, RolloutProposed, AccessReported),
+        (
+            DeployReported,
+            NodeDescribed,
+            DeployProgressed,
+            RolloutReported,
+            RolloutProposed,
+            AccessReported,
+            PackageReported,
+        ),
         "a reply means nothing alone",
         "check it against its request with authorize_reply()",
     ),

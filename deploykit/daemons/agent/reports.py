@@ -6,7 +6,15 @@ import logging
 from collections.abc import Callable
 
 from deploykit.errors import MessageError
-from deploykit.messages import AccessReported, ApprovalWanted, DeployReported, Message, NodeDescribed, new_id
+from deploykit.messages import (
+    AccessReported,
+    ApprovalWanted,
+    DeployReported,
+    Message,
+    NodeDescribed,
+    PackageReported,
+    new_id,
+)
 from deploykit.messages.topics import TopicMap, topic_of
 from deploykit.outbox import Outbox, Outgoing
 from deploykit.trust.signature import BodySigner, sign
@@ -74,7 +82,7 @@ class Reporter:
 
     def _signed(self, message: Message, frame: Frame) -> Outgoing:
         if (
-            isinstance(message, DeployReported | NodeDescribed | ApprovalWanted | AccessReported)
+            isinstance(message, DeployReported | NodeDescribed | ApprovalWanted | AccessReported | PackageReported)
             and self._key is not None
         ):
             frame = sign(frame, self._key)

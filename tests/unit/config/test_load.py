@@ -403,11 +403,11 @@ def test_a_list_with_a_wrong_item_does_not_renumber_the_others() -> None:
     found = problems(
         b'[[trust.grants]]\nprincipal = "ops"\n[[trust.grants]]\nprincipal = "ops"\ntypes = ["deploy.requested"]\n'
         b'[broker]\nversions = [1.2]\n[repositories.r]\nurl = "u"\n'
-        b'checkouts = [{ mode = "tags" }, { mode = "tags", target = "relative" }]\n'
+        b'checkouts = [{ target = "/srv" }, { mode = "tags", target = "relative" }]\n'
     )
     assert sorted(line.partition(": ")[0] for line in found) == [
         "broker.versions[0]",
-        "repositories.r.checkouts[0].target",
+        "repositories.r.checkouts[0].mode",
         "repositories.r.checkouts[1]",
         "trust.grants[0].types",
     ]

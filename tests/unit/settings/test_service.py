@@ -69,5 +69,5 @@ def test_a_daemon_may_have_an_address_of_its_own_or_none() -> None:
 
 def test_a_daemon_that_there_is_not_has_no_address() -> None:
     assert ServiceSettings(listen_of={"agnet": "127.0.0.1:9464"}).problems() == (
-        "listen_of.agnet: expected one of access, agent, jenkins, keepalive, relay, run, web, webhook",
+        "listen_of.agnet: expected one of access, agent, jenkins, keepalive, packages, relay, run, web, webhook",
     )

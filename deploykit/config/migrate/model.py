@@ -1,0 +1,120 @@
+"""What a conversion is made of: kinds of old files, their tables of keys, and the draft they fill. Pure.
+
+Rules:
+
+* A key of an old file is carried over, or it is in `MigrationDraft.lost` with the reason. None is dropped in silence.
+* A row of a kind's table says what becomes of a key; the page docs/migration.md is made of the rows.
+* Old values are hostile: what becomes a name is parsed, and a secret is in no error, comment or list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import attrs
+
+#: Where a value stands in the new settings: `("repositories", "shop", "url")`. A number is the place in a list.
+Place = tuple[str | int, ...]
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Row:
+    """What becomes of one old key.
+
+    Args:
+        old: its path, with capitals for what people chose: `repo-list.NAME.mode`.
+        new: the path of the new key, `repositories.NAME.checkouts[].mode`; empty where there is none.
+        note: how the value changes, or why there is no new key.
+    """
+
+    old: str
+    new: str = ""
+    note: str = ""
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class OldFile:
+    """One old file, as it was read.
+
+    Args:
+        path: where it stood.
+        data: what it holds; keys are text, symbols (`:login`) without their colon.
+        mode: the file's permission bits, where they are known.
+    """
+
+    path: Path
+    data: Mapping[str, object]
+    mode: int | None = None
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class LostKey:
+    """A key that could not be carried over, or not whole. `why` says what to do instead."""
+
+    file: Path
+    key: str
+    why: str
+
+
+@attrs.define(kw_only=True, slots=True)
+class MigrationDraft:
+    """The new settings as they are filled. Two files may set the same key to the same value; another is `lost`.
+
+    Args:
+        values: place -> value (text, number, boolean, list of these).
+        comments: place of a key or a table -> the line before it.
+        lost: what could not be carried over.
+        warnings: what a person has to look at before the new settings are used.
+    """
+
+    values: dict[Place, object] = attrs.field(factory=dict)
+    comments: dict[Place, str] = attrs.field(factory=dict)
+    lost: list[LostKey] = attrs.field(factory=list)
+    warnings: list[str] = attrs.field(factory=list)
+
+    def put(self, file: OldFile, old: str, place: Place, value: object, comment: str = "") -> None:
+        """Set a new key; where another file has set it otherwise, the first stays and this one is lost."""
+        before = self.values.setdefault(place, value)
+        if before != value:
+            self.lose(file, old, "another file says otherwise, and came first")
+        elif comment:
+            self.comments.setdefault(place, comment)
+
+    def lose(self, file: OldFile, old: str, why: str) -> None:
+        """Note a key that is not carried over."""
+        self.lost.append(LostKey(file=file.path, key=old, why=why))
+
+    def warn(self, text: str) -> None:
+        """Note what a person has to look at, once."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+    def next_in(self, place: Place) -> int:
+        """Return the next free number of a list of tables, such as `("jenkins", "jobs")`."""
+        taken = {each[len(place)] for each in self.values if each[: len(place)] == place and len(each) > len(place)}
+        return 1 + max((n for n in taken if isinstance(n, int)), default=-1)
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Kind:
+    """One kind of old file.
+
+    Args:
+        name: a short one, for `--kind` and the page: `stomp-git`.
+        title: what the program was, for people: `mirror updater`.
+        file: its usual file name.
+        fits: says whether a file is of this kind, from its keys alone.
+        rows: the table of keys.
+        convert: fills the draft from a file.
+    """
+
+    name: str
+    title: str
+    file: str
+    fits: Callable[[OldFile], bool]
+    rows: tuple[Row, ...]
+    convert: Callable[[OldFile, MigrationDraft], None]
+
+
+__all__ = ["MigrationDraft", "Kind", "LostKey", "OldFile", "Place", "Row"]
