@@ -34,11 +34,26 @@ class PackageVersions:
 class PackageManager(Protocol):
     """A package manager, by its programs: argument lists, no shell, `LC_ALL=C`, each with a deadline.
 
-    Names are checked by the caller (`packagenames.py`): none begins with a dash.
+    Names are checked by the caller (`packagenames.py`): none begins with a dash, none holds an architecture.
     """
 
-    def installed(self, names: Sequence[str]) -> Mapping[str, PackageVersions]:
-        """Return those of `names` that are installed here (also held ones), with their versions.
+    def problem(self) -> str:
+        """Return why it cannot work here at all, a program that is not there; empty when it can. Starts nothing."""
+        ...
+
+    def architecture(self) -> str:
+        """Return the architecture of this machine's own packages: `amd64` for dpkg, `x86_64` for rpm.
+
+        Raises:
+            PackageError: the package manager cannot be asked.
+        """
+        ...
+
+    def installed(self, names: Sequence[str]) -> Mapping[str, tuple[PackageVersions, ...]]:
+        """Return those of `names` that are installed here (also held ones): each architecture, with its version.
+
+        Args:
+            names: some hundreds at most, each once.
 
         Raises:
             PackageError: the package manager cannot be asked.
@@ -55,8 +70,12 @@ class PackageManager(Protocol):
         """
         ...
 
-    def versions(self, name: str) -> PackageVersions:
+    def versions(self, name: str, architecture: str = "") -> PackageVersions:
         """Return what is installed and what could be, after sources were read.
+
+        Args:
+            name: of the package.
+            architecture: a foreign one; empty: this machine's own.
 
         Raises:
             PackageError: the package manager cannot be asked.
