@@ -70,12 +70,14 @@ class PackageManager(Protocol):
         """
         ...
 
-    def versions(self, name: str, architecture: str = "") -> PackageVersions:
-        """Return what is installed and what could be, after sources were read.
+    def versions(self, packages: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], PackageVersions]:
+        """Return what is installed and what could be, of each package, after sources were read.
 
         Args:
-            name: of the package.
-            architecture: a foreign one; empty: this machine's own.
+            packages: name and architecture of each, a hundred at most; an empty architecture is this machine's own.
+
+        Returns:
+            For each of them; one that neither is installed nor in any source has two empty versions.
 
         Raises:
             PackageError: the package manager cannot be asked.
