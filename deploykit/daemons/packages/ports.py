@@ -24,11 +24,19 @@ class SourceRead:
 
 @attrs.frozen(kw_only=True, slots=True)
 class PackageVersions:
-    """What this machine holds of a package, and would install; empty texts for none. Versions with their epochs."""
+    """What this machine holds of a package, and would install; empty texts for none. Versions with their epochs.
+
+    Args:
+        installed: version; for several architectures, that of the first.
+        candidate: version that would be installed.
+        architecture: of what is installed, the machine's own before others; empty if nothing is.
+        others: further architectures for which it is installed.
+    """
 
     installed: str = ""
     candidate: str = ""
     architecture: str = ""
+    others: tuple[str, ...] = ()
 
 
 class PackageManager(Protocol):
@@ -49,11 +57,8 @@ class PackageManager(Protocol):
         """
         ...
 
-    def installed(self, names: Sequence[str]) -> Mapping[str, tuple[PackageVersions, ...]]:
-        """Return those of `names` that are installed here (also held ones): each architecture, with its version.
-
-        Args:
-            names: some hundreds at most, each once.
+    def installed(self, names: Sequence[str]) -> Mapping[str, PackageVersions]:
+        """Return those of `names` that are installed here (also held ones), with their versions.
 
         Raises:
             PackageError: the package manager cannot be asked.
@@ -70,14 +75,8 @@ class PackageManager(Protocol):
         """
         ...
 
-    def versions(self, packages: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], PackageVersions]:
-        """Return what is installed and what could be, of each package, after sources were read.
-
-        Args:
-            packages: name and architecture of each, a hundred at most; an empty architecture is this machine's own.
-
-        Returns:
-            For each of them; one that neither is installed nor in any source has two empty versions.
+    def versions(self, names: Sequence[str]) -> Mapping[str, PackageVersions]:
+        """Return what is installed and what could be, of each of `names`, after sources were read.
 
         Raises:
             PackageError: the package manager cannot be asked.
