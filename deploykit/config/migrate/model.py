@@ -39,13 +39,16 @@ class OldFile:
 
     Args:
         path: where it stood.
-        data: what it holds; keys are text, symbols (`:login`) without their colon.
+        data: what it holds: text, numbers, booleans, None, lists and maps. Keys are text, symbols (`:login`) without
+            their colon. What YAML reads as something else than it looks (`0755`, a date) is the text as written.
         mode: the file's permission bits, where they are known.
+        notes: what a person should know about how it was read, each with its line.
     """
 
     path: Path
     data: Mapping[str, object]
     mode: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -62,13 +65,15 @@ class MigrationDraft:
     """The new settings as they are filled. Two files may set the same key to the same value; another is `lost`.
 
     Args:
-        values: place -> value (text, number, boolean, list of these).
+        values: place -> value (text, number, boolean, list of these). In place of a secret stands the path of its file.
+        secrets: place of a key such as `passcode_file` -> what that file has to hold.
         comments: place of a key or a table -> the line before it.
         lost: what could not be carried over.
         warnings: what a person has to look at before the new settings are used.
     """
 
     values: dict[Place, object] = attrs.field(factory=dict)
+    secrets: dict[Place, str] = attrs.field(factory=dict, repr=False)
     comments: dict[Place, str] = attrs.field(factory=dict)
     lost: list[LostKey] = attrs.field(factory=list)
     warnings: list[str] = attrs.field(factory=list)
@@ -80,6 +85,11 @@ class MigrationDraft:
             self.lose(file, old, "another file says otherwise, and came first")
         elif comment:
             self.comments.setdefault(place, comment)
+
+    def put_secret(self, file: OldFile, old: str, place: Place, name: str, secret: str) -> None:
+        """Set a key that names a file with a secret, such as `passcode_file`; the file is called `name`."""
+        before = self.secrets.setdefault(place, secret)
+        self.put(file, old, place, name if before == secret else None)
 
     def lose(self, file: OldFile, old: str, why: str) -> None:
         """Note a key that is not carried over."""

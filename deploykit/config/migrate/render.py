@@ -1,0 +1,153 @@
+"""A draft -> one commented TOML, in the order that the pages use. By tomlkit, for the comments.
+
+Rules:
+
+* A secret is never written here: its key names a file. An address with passcodes in it is written only where the caller
+  says that the file is its owner's alone.
+* A comment is one line, whatever an old name holds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Final
+
+from deploykit.config.migrate.model import MigrationDraft, Place
+from deploykit.errors import UsageError
+
+if TYPE_CHECKING:
+    from tomlkit import TOMLDocument
+    from tomlkit.items import Table
+
+#: The order of the top: plain keys, then tables. What is not here comes last, by name.
+_ORDER: Final = (
+    "node", "state", "rollouts", "signing_key", "legacy", "legacy_deletes", "reconcile_every", "fetch_spread",
+    "broker", "topics", "outbox", "log", "service", "audit", "trust", "builds", "facts", "repositories", "sites",
+    "jenkins", "packages", "access", "keepalive", "web", "webhook", "notify", "via",
+)  # fmt: skip
+#: The same inside tables, where the order of the draft is not good enough.
+_FIRST: Final = ("address", "login", "passcode_file", "url", "path", "repo", "kind", "job", "mode", "target", "file")
+#: Where secrets are by default.
+SECRETS_DIRECTORY: Final = Path("/etc/deploykit")
+
+
+def render(
+    draft: MigrationDraft,
+    sources: Iterable[PurePath] = (),
+    *,
+    directory: Path = SECRETS_DIRECTORY,
+    private: bool = False,
+) -> str:
+    """Return the settings as TOML.
+
+    Args:
+        draft: what they are.
+        sources: the old files, for the line at the top.
+        directory: where the files of the secrets are.
+        private: nobody but its owner will read the text: an address may hold passcodes.
+
+    Raises:
+        UsageError: tomlkit is not installed.
+    """
+    try:
+        import tomlkit
+    except ImportError:
+        raise UsageError("writing settings needs tomlkit", "pip install deploykit[migrate]") from None
+    tree = _tree(draft, directory, private=private)
+    document = tomlkit.document()
+    names = ", ".join(path.name for path in sources)
+    document.add(tomlkit.comment(_one_line(f"Made by `deploykit config migrate`{f' from {names}' if names else ''}.")))
+    document.add(tomlkit.comment("Check it with `deploykit config check`, then remove what you do not need."))
+    _fill(document, tree, (), draft.comments)
+    return tomlkit.dumps(document)
+
+
+def holds_passcode(address: object) -> bool:
+    """Return whether an address has a passcode in it."""
+    return isinstance(address, str) and re.search(r"://[^/@,()]*:[^/@,()]*@", address) is not None
+
+
+def without_passcode(address: str) -> str:
+    """Return an address with `PASSCODE` in place of each passcode."""
+    return re.sub(r"(://[^/@:,()]*:)[^/@,()]*@", r"\1PASSCODE@", address)
+
+
+def _tree(draft: MigrationDraft, directory: Path, *, private: bool) -> dict[str, object]:
+    """Return the values as nested maps and lists."""
+    root: dict[str | int, object] = {}
+    for place, value in draft.values.items():
+        at: dict[str | int, object] = root
+        for step in place[:-1]:
+            below = at.setdefault(step, {})
+            if not isinstance(below, dict):
+                raise TypeError(f"{place}: a value and a table have the same place")
+            at = below
+        if place in draft.secrets:
+            at[place[-1]] = str(directory / str(value))
+        elif place == ("broker", "address") and isinstance(value, str) and not private:
+            at[place[-1]] = without_passcode(value)
+        else:
+            at[place[-1]] = value
+    return {str(key): _lists(value) for key, value in root.items()}
+
+
+def _lists(value: object) -> object:
+    """Return maps whose keys are numbers as lists of tables."""
+    if not isinstance(value, dict):
+        return value
+    if value and all(isinstance(key, int) for key in value):
+        return [_lists(value[key]) for key in sorted(value)]
+    return {str(key): _lists(item) for key, item in value.items()}
+
+
+def _fill(
+    container: Table | TOMLDocument, tree: Mapping[str, object], place: Place, comments: Mapping[Place, str]
+) -> None:
+    """Add a map's keys to a table or the document: plain keys before tables, as TOML needs it."""
+    import tomlkit
+
+    order = _ORDER if not place else _FIRST
+    ranked = sorted(tree, key=lambda key: order.index(key) if key in order else len(order))
+    if not place:
+        ranked = sorted(tree, key=lambda key: (order.index(key) if key in order else len(order), key))
+    for key in sorted(ranked, key=lambda key: _is_table(tree[key])):
+        value, here = tree[key], (*place, key)
+        if comment := comments.get(here):
+            if _is_table(value) and not place:
+                container.add(tomlkit.nl())
+            container.add(tomlkit.comment(_one_line(comment)))
+        if isinstance(value, dict):
+            below = tomlkit.table(is_super_table=bool(value) and all(map(_is_table, value.values())))
+            _fill(below, value, here, comments)
+            container.add(key, below)
+        elif _is_table(value) and isinstance(value, list):
+            tables = tomlkit.aot()
+            for at, item in enumerate(value):
+                tables.append(_item(item, (*here, at), comments))
+            container.add(key, tables)
+        else:
+            container.add(key, tomlkit.item(value))
+
+
+def _item(item: Mapping[str, object], place: Place, comments: Mapping[Place, str]) -> Table:
+    import tomlkit
+
+    below = tomlkit.table()
+    if comment := comments.get(place):
+        below.add(tomlkit.comment(_one_line(comment)))
+    _fill(below, item, place, comments)
+    return below
+
+
+def _is_table(value: object) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], dict))
+
+
+def _one_line(text: str) -> str:
+    """Return a comment's text: printable, on one line."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+__all__ = ["SECRETS_DIRECTORY", "holds_passcode", "render", "without_passcode"]
