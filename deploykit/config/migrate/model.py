@@ -11,11 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final
 
 import attrs
 
 #: Where a value stands in the new settings: `("repositories", "shop", "url")`. A number is the place in a list.
 Place = tuple[str | int, ...]
+#: A place that begins so is in the settings of the hooks, `/etc/deploykit/hooks.toml`: a file of its own.
+HOOKS_FILE: Final = "hooks.toml"
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -70,6 +73,7 @@ class MigrationDraft:
         comments: place of a key or a table -> the line before it.
         lost: what could not be carried over.
         warnings: what a person has to look at before the new settings are used.
+        taken: what only one may have (`("sites", DIRECTORY)`) -> whose it is.
     """
 
     values: dict[Place, object] = attrs.field(factory=dict)
@@ -77,6 +81,7 @@ class MigrationDraft:
     comments: dict[Place, str] = attrs.field(factory=dict)
     lost: list[LostKey] = attrs.field(factory=list)
     warnings: list[str] = attrs.field(factory=list)
+    taken: dict[tuple[str, str], str] = attrs.field(factory=dict)
 
     def put(self, file: OldFile, old: str, place: Place, value: object, comment: str = "") -> None:
         """Set a new key; where another file has set it otherwise, the first stays and this one is lost."""
@@ -117,6 +122,7 @@ class Kind:
         fits: says whether a file is of this kind, from its keys alone.
         rows: the table of keys.
         convert: fills the draft from a file.
+        late: its files only add to what other files set up, and are converted after them.
     """
 
     name: str
@@ -125,6 +131,7 @@ class Kind:
     fits: Callable[[OldFile], bool]
     rows: tuple[Row, ...]
     convert: Callable[[OldFile, MigrationDraft], None]
+    late: bool = False
 
 
-__all__ = ["MigrationDraft", "Kind", "LostKey", "OldFile", "Place", "Row"]
+__all__ = ["HOOKS_FILE", "MigrationDraft", "Kind", "LostKey", "OldFile", "Place", "Row"]

@@ -18,9 +18,8 @@ def put_topic(table: OldTable, key: str, *names: str) -> None:
     topic = table.text(key)
     if topic is None:
         return
-    destination = topic if topic.startswith(("/topic/", "/queue/")) else f"/topic/{topic.lstrip('/')}"
     try:
-        check_destination(destination)
+        destination = destination_of(topic)
     except DialectError as error:
         table.lose_error(key, error)
         return
@@ -29,4 +28,18 @@ def put_topic(table: OldTable, key: str, *names: str) -> None:
     table.draft.comments.setdefault(("legacy",), "the original's programs listen on this bus: they are served, too")
 
 
-__all__ = ["put_topic"]
+def destination_of(topic: str) -> str:
+    """Return where a topic of the original is, which wrote it without `/topic/`.
+
+    >>> destination_of("future.git.commits"), destination_of("/queue/x")
+    ('/topic/future.git.commits', '/queue/x')
+
+    Raises:
+        DialectError: it cannot be the name of a topic.
+    """
+    destination = topic if topic.startswith(("/topic/", "/queue/")) else f"/topic/{topic.lstrip('/')}"
+    check_destination(destination)
+    return destination
+
+
+__all__ = ["destination_of", "put_topic"]

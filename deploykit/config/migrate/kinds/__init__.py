@@ -11,6 +11,10 @@ from deploykit.config.migrate.model import Kind
 #: Name of a kind -> its module here, which has it as `KIND`. The order is that of the page docs/migration.md.
 KINDS: Final[dict[str, str]] = {
     "stomp-git": "stompgit",
+    "stomp-jenkins": "stompjenkins",
+    "keepalive": "keepalive",
+    "r10k": "r10k",
+    "g10k": "g10k",
 }
 
 
