@@ -101,6 +101,18 @@ def _document(
     return tomlkit.dumps(document)
 
 
+def dotted(place: Place) -> str:
+    """Return a place as the problems of `config check` write it.
+
+    >>> dotted(("jenkins", "jobs", 0, "token_file"))
+    'jenkins.jobs[0].token_file'
+    """
+    text = ""
+    for step in place:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}"
+    return text.removeprefix(".")
+
+
 def holds_passcode(address: object) -> bool:
     """Return whether an address has a passcode in it."""
     return isinstance(address, str) and re.search(r"://[^/@,()]*:[^/@,()]*@", address) is not None
@@ -194,4 +206,4 @@ def _one_line(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-__all__ = ["SECRETS_DIRECTORY", "holds_passcode", "render", "render_hooks", "without_passcode"]
+__all__ = ["SECRETS_DIRECTORY", "dotted", "holds_passcode", "render", "render_hooks", "without_passcode"]
