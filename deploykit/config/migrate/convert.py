@@ -27,10 +27,11 @@ def convert(files: Iterable[OldFile], *, kind: str = "", node: str = "") -> Migr
             draft.values[("node",)] = str(parse_node_name(node))
         except InvalidName as error:
             raise UsageError(error.problem, error.remedy) from None
-    for file in files:
+    found = [(file, kind_of_file(file, kind)) for file in files]
+    for file, its_kind in sorted(found, key=lambda pair: pair[1].late):
         for note in file.notes:
             draft.warn(f"{file.path}, {note}")
-        kind_of_file(file, kind).convert(file, draft)
+        its_kind.convert(file, draft)
     return draft
 
 

@@ -1,4 +1,4 @@
-"""Read old settings: YAML as Ruby wrote and read it, JSON, and facter's `name=value` lines. Hostile until parsed.
+"""Read old settings: YAML as Ruby wrote and read it, JSON, and lines `name=value`. Hostile until parsed.
 
 Rules:
 
@@ -50,7 +50,7 @@ _ODD = re.compile(
     r"|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt ].*)?\Z",
     re.ASCII,
 ).match
-_FACT = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.:-]*)=(.*)\Z", re.DOTALL).match
+_FACT = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.:-]*)[ \t]*=(.*)\Z", re.DOTALL).match
 
 
 def read_old_file(path: Path) -> OldFile:
@@ -78,7 +78,7 @@ def parse_old_file(raw: bytes, path: Path, *, mode: int | None = None) -> OldFil
 
     Args:
         raw: its content.
-        path: where it stood; `.txt` is read as facter's lines, `.json` as JSON, everything else as YAML.
+        path: where it stood; `.txt` and `.cfg` are read as `name=value` lines, `.json` as JSON, else YAML.
         mode: its permission bits.
 
     Raises:
@@ -92,7 +92,7 @@ def parse_old_file(raw: bytes, path: Path, *, mode: int | None = None) -> OldFil
         line = raw.count(b"\n", 0, error.start) + 1
         raise UsageError(f"{path}, line {line}: not UTF-8", "convert it, as with iconv -t UTF-8") from None
     notes: list[str] = []
-    if path.suffix.lower() == ".txt" or _looks_like_facts(text):
+    if path.suffix.lower() in (".txt", ".cfg") or _looks_like_facts(text):
         data: object = _facts(text, path)
     elif path.suffix.lower() == ".json" or text.lstrip()[:1] == "{":
         try:

@@ -4,7 +4,7 @@ Rules:
 
 * A secret is never written here: its key names a file. An address with passcodes in it is written only where the caller
   says that the file is its owner's alone.
-* A comment is one line, whatever an old name holds.
+* A comment stays a comment, whatever an old name in it holds. One of several lines is several comments.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Final
 
-from deploykit.config.migrate.model import MigrationDraft, Place
+from deploykit.config.migrate.model import HOOKS_FILE, MigrationDraft, Place
 from deploykit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,16 +51,39 @@ def render(
     Raises:
         UsageError: tomlkit is not installed.
     """
+    tree = _tree(draft, directory, private=private)
+    tree.pop(HOOKS_FILE, None)
+    return _document(
+        tree, (), draft, sources, "Check it with `deploykit config check`, then remove what you do not need."
+    )
+
+
+def render_hooks(draft: MigrationDraft, sources: Iterable[PurePath] = ()) -> str:
+    """Return the settings of the hooks, `/etc/deploykit/hooks.toml`, as TOML; empty where there are none.
+
+    Raises:
+        UsageError: tomlkit is not installed.
+    """
+    tree = _tree(draft, SECRETS_DIRECTORY, private=False).get(HOOKS_FILE)
+    if not isinstance(tree, dict):
+        return ""
+    return _document(
+        tree, (HOOKS_FILE,), draft, sources, "For /etc/deploykit/hooks.toml; `deploykit hooks check` reads it."
+    )
+
+
+def _document(
+    tree: Mapping[str, object], place: Place, draft: MigrationDraft, sources: Iterable[PurePath], note: str
+) -> str:
     try:
         import tomlkit
     except ImportError:
         raise UsageError("writing settings needs tomlkit", "pip install deploykit[migrate]") from None
-    tree = _tree(draft, directory, private=private)
     document = tomlkit.document()
     names = ", ".join(path.name for path in sources)
     document.add(tomlkit.comment(_one_line(f"Made by `deploykit config migrate`{f' from {names}' if names else ''}.")))
-    document.add(tomlkit.comment("Check it with `deploykit config check`, then remove what you do not need."))
-    _fill(document, tree, (), draft.comments)
+    document.add(tomlkit.comment(note))
+    _fill(document, tree, place, draft.comments)
     return tomlkit.dumps(document)
 
 
@@ -117,7 +140,7 @@ def _fill(
         if comment := comments.get(here):
             if _is_table(value) and not place:
                 container.add(tomlkit.nl())
-            container.add(tomlkit.comment(_one_line(comment)))
+            _comment(container, comment)
         if isinstance(value, dict):
             below = tomlkit.table(is_super_table=bool(value) and all(map(_is_table, value.values())))
             _fill(below, value, here, comments)
@@ -136,9 +159,16 @@ def _item(item: Mapping[str, object], place: Place, comments: Mapping[Place, str
 
     below = tomlkit.table()
     if comment := comments.get(place):
-        below.add(tomlkit.comment(_one_line(comment)))
+        _comment(below, comment)
     _fill(below, item, place, comments)
     return below
+
+
+def _comment(container: Table | TOMLDocument, text: str) -> None:
+    import tomlkit
+
+    for line in text.split("\n"):
+        container.add(tomlkit.comment(_one_line(line)))
 
 
 def _is_table(value: object) -> bool:
@@ -150,4 +180,4 @@ def _one_line(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-__all__ = ["SECRETS_DIRECTORY", "holds_passcode", "render", "without_passcode"]
+__all__ = ["SECRETS_DIRECTORY", "holds_passcode", "render", "render_hooks", "without_passcode"]

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from deploykit.config.migrate.broker import CONNECTOR_ROWS, RSERVER_ROWS, SERVER_ROWS, put_broker, put_brokers, put_options
+from deploykit.config.migrate.broker import (
+    CONNECTOR_ROWS,
+    RSERVER_ROWS,
+    SERVER_ROWS,
+    put_broker,
+    put_brokers,
+    put_options,
+)
 from deploykit.config.migrate.model import Kind, MigrationDraft, OldFile, Place, Row
 from deploykit.config.migrate.oldtable import OldTable
 from deploykit.errors import AddressError, DialectError
