@@ -233,8 +233,9 @@ def _scripts(place: str) -> None:
         raise _Wrong(f"{place} is not a directory")
 
 
-def _checkout(target: Path) -> None:
-    _directory(target.parent)
+def _checkout(target: Path, settings: CheckoutSettings) -> None:
+    if settings.mode != "normal":  # has no directory
+        _directory(target.parent)
 
 
 def _tls(**without: None) -> FileCheck:
@@ -283,7 +284,7 @@ FILE_CHECKS: Final[Mapping[tuple[type, str], FileCheck]] = {
     (BuildServerSettings, "ca_file"): _build_server_ca,
     (JobSettings, "token_file"): _secret("token_file"),
     (WebhookSourceSettings, "secret_files"): _webhook_secrets,
-    (CheckoutSettings, "target"): _ignoring_settings(_checkout),
+    (CheckoutSettings, "target"): _checkout,
     (CheckoutSettings, "owner"): _user("owner"),
     (SiteSettings, "scripts"): _ignoring_settings(_scripts),
     (SiteSettings, "owner"): _user("owner"),
