@@ -32,7 +32,7 @@ class TopicMap:
         progress: what deploys do while they run.
         notice: lines for people.
         notices: where the lines of one kind of publisher go instead, by the first part of the message's `source`
-            (`git`, `svn`, `webhook`, `jenkins`, `packages`, `access`, `mirror`, `deploy`).
+            (`git`, `svn`, `webhook`, `jenkins`, `packages`, `access`, `mirror`, `deploy`, `agent`).
     """
 
     source: str = "/topic/deploykit.source"
@@ -82,7 +82,7 @@ _FOR_PEOPLE: Final = "/topic/future.events."
 
 #: The usual maps: our own names, and those of the original's fleet. There, started builds were lost on a topic without
 #: a name; here they go where its older helper sent them. What it had no message for has a topic of its own: nothing but
-#: lines for people may go to `future.events`.
+#: lines for people may go to `future.events`. An agent's lines go where the original's updater announced what was new.
 PRESETS: Mapping[str, TopicMap] = MappingProxyType(
     {
         "deploykit": TopicMap(),
@@ -109,6 +109,8 @@ PRESETS: Mapping[str, TopicMap] = MappingProxyType(
                     "packages": "/topic/future.events.repository",
                     "access": "/topic/future.events.stageaccess",
                     "mirror": "/topic/future.events.stompgit",
+                    "deploy": "/topic/future.events.stompgit",
+                    "agent": "/topic/future.events.stompgit",
                 }
             ),
         ),

@@ -61,8 +61,8 @@ PACKAGE = PackageReported(node=WEB1, name="hello", outcome="refreshed", installe
     [
         (mirror(), "/topic/future.events.stompgit", "web1 [shop] main updated 222222222222 in 0.25 s"),
         (mirror(outcome="failed", detail="no way"), "/topic/future.events.stompgit", "web1 [shop] main failed"),
-        (deploy(), "/topic/future.events.deploykit", "web1 deploy shop v1"),
-        (deploy(outcome="refused", detail="locked"), "/topic/future.events.deploykit", "web1 deploy shop"),
+        (deploy(), "/topic/future.events.stompgit", "web1 deploy shop v1"),
+        (deploy(outcome="refused", detail="locked"), "/topic/future.events.stompgit", "web1 deploy shop"),
         (ACCESS, "/topic/future.events.stageaccess", "web1 access to shop for eve granted until 2026-11-30"),
         (attrs.evolve(ACCESS, outcome="expired", until=None), "/topic/future.events.stageaccess", "web1 access"),
         (PACKAGE, "/topic/future.events.repository", "web1 package hello: 1.0 installed, 2.0 available"),
@@ -123,7 +123,7 @@ def test_a_report_and_its_line_are_queued_in_one_step(tmp_path: Path) -> None:
         ("/topic/future.mirror", CONTENT_TYPE),
         ("/topic/future.deploy.report", CONTENT_TYPE),
         ("/topic/future.events.stompgit", "text/plain"),
-        ("/topic/future.events.deploykit", "text/plain"),
+        ("/topic/future.events.stompgit", "text/plain"),
     ]
     assert len({record.of for record in records}) == 1
     assert records[0].of == 4
