@@ -23,6 +23,7 @@ from deploykit.daemons.access.accessfile import form_of
 from deploykit.daemons.access.filewriter import read_file
 from deploykit.daemons.agent.facter import find_facter
 from deploykit.daemons.jenkins.http_kind import parse_headers
+from deploykit.daemons.packages.managers import manager_of
 from deploykit.daemons.relay import open_outbox
 from deploykit.errors import DeploykitError, FactsError, KeyFileError, SettingsError
 from deploykit.fleet.factreading import read_classes, read_facts
@@ -39,6 +40,7 @@ from deploykit.settings.node import Settings
 from deploykit.settings.notify import ChannelSettings
 from deploykit.settings.oidc import OidcSettings
 from deploykit.settings.outbox import OutboxSettings
+from deploykit.settings.packages import PackageSourceSettings, PackagesSettings
 from deploykit.settings.site import NodeSiteSettings, SiteSettings
 from deploykit.settings.trust import TrustSettings
 from deploykit.settings.via import ViaSettings
@@ -220,6 +222,12 @@ def _access_file(path: Path, settings: AccessSiteSettings) -> None:
     _directory(path.parent)
 
 
+def _package_tool(_: str, settings: PackagesSettings) -> None:
+    """Check that the package manager is here, where there are sources for it."""
+    if settings.sources and (problem := manager_of(settings).problem()):
+        raise _Wrong(problem)
+
+
 def _scripts(place: str) -> None:
     if place.startswith("/") and not Path(place).is_dir():
         raise _Wrong(f"{place} is not a directory")
@@ -257,6 +265,8 @@ FILE_CHECKS: Final[Mapping[tuple[type, str], FileCheck]] = {
     (BusSettings, "tls_ca"): _tls(tls_cert=None, tls_key=None),
     (BusSettings, "tls_cert"): _tls(tls_ca=None),
     (BusSettings, "tls_key"): _ignoring_settings(_text),
+    (PackagesSettings, "tool"): _package_tool,
+    (PackageSourceSettings, "file"): _ignoring_settings(_text),
     (OutboxSettings, "path"): _spool,
     (OutboxSettings, "group"): _ignoring_settings(_group),
     (FactsSettings, "files"): _ignoring_settings(_facts),
