@@ -103,6 +103,9 @@ def put_brokers(table: OldTable, key: str, brokers: Sequence[Broker], randomize:
     except AddressError as error:
         table.lose_error(key, error)
         return
+    before = table.draft.values.get(ADDRESS)
+    if isinstance(before, str) and parse_address(before).brokers == parse_address(address).brokers:
+        address = before  # the same brokers: an option that one of the files leaves out is no other word
     if not apart:
         table.draft.warn("broker.address holds passcodes, because the brokers have different logins: mode 0600")
     table.put(key, ADDRESS, address)

@@ -28,7 +28,20 @@ _ORDER: Final = (
     "jenkins", "packages", "access", "keepalive", "web", "webhook", "notify", "via",
 )  # fmt: skip
 #: The same inside tables, where the order of the draft is not good enough.
-_FIRST: Final = ("address", "login", "passcode_file", "url", "path", "repo", "kind", "job", "mode", "target", "file")
+_FIRST: Final = (
+    "destination",
+    "address",
+    "login",
+    "passcode_file",
+    "url",
+    "path",
+    "repo",
+    "kind",
+    "job",
+    "mode",
+    "target",
+    "file",
+)
 #: Where secrets are by default.
 SECRETS_DIRECTORY: Final = Path("/etc/deploykit")
 
@@ -83,8 +96,21 @@ def _document(
     names = ", ".join(path.name for path in sources)
     document.add(tomlkit.comment(_one_line(f"Made by `deploykit config migrate`{f' from {names}' if names else ''}.")))
     document.add(tomlkit.comment(note))
+    document.add(tomlkit.nl())
     _fill(document, tree, place, draft.comments)
     return tomlkit.dumps(document)
+
+
+def dotted(place: Place) -> str:
+    """Return a place as the problems of `config check` write it.
+
+    >>> dotted(("jenkins", "jobs", 0, "token_file"))
+    'jenkins.jobs[0].token_file'
+    """
+    text = ""
+    for step in place:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}"
+    return text.removeprefix(".")
 
 
 def holds_passcode(address: object) -> bool:
@@ -137,27 +163,27 @@ def _fill(
         ranked = sorted(tree, key=lambda key: (order.index(key) if key in order else len(order), key))
     for key in sorted(ranked, key=lambda key: _is_table(tree[key])):
         value, here = tree[key], (*place, key)
-        if comment := comments.get(here):
-            if _is_table(value) and not place:
-                container.add(tomlkit.nl())
-            _comment(container, comment)
         if isinstance(value, dict):
-            below = tomlkit.table(is_super_table=bool(value) and all(map(_is_table, value.values())))
-            _fill(below, value, here, comments)
-            container.add(key, below)
+            # A table that holds tables alone needs no header, unless there is something to say at it.
+            bare = here not in comments and bool(value) and all(map(_is_table, value.values()))
+            container.add(key, _item(value, here, comments, is_super_table=bare))
         elif _is_table(value) and isinstance(value, list):
             tables = tomlkit.aot()
             for at, item in enumerate(value):
                 tables.append(_item(item, (*here, at), comments))
             container.add(key, tables)
         else:
+            if comment := comments.get(here):
+                _comment(container, comment)
             container.add(key, tomlkit.item(value))
 
 
-def _item(item: Mapping[str, object], place: Place, comments: Mapping[Place, str]) -> Table:
+def _item(
+    item: Mapping[str, object], place: Place, comments: Mapping[Place, str], *, is_super_table: bool = False
+) -> Table:
     import tomlkit
 
-    below = tomlkit.table()
+    below = tomlkit.table(is_super_table=is_super_table)
     if comment := comments.get(place):
         _comment(below, comment)
     _fill(below, item, place, comments)
@@ -180,4 +206,4 @@ def _one_line(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-__all__ = ["SECRETS_DIRECTORY", "holds_passcode", "render", "render_hooks", "without_passcode"]
+__all__ = ["SECRETS_DIRECTORY", "dotted", "holds_passcode", "render", "render_hooks", "without_passcode"]

@@ -116,6 +116,8 @@ def put_checkout(table: OldTable, place: Place, keys: Mapping[str, str], checkou
             table.put(keys[new], (*at, new), value)
         else:
             table.draft.values[(*at, new)] = value
+    if "owner" in checkout:
+        table.draft.comments[(*at, "owner")] = "needs an agent that runs as root"
     if rule.patterns:
         table.draft.warn(
             "directories of checkouts become symlinks: before the agent starts, move away what is at each target"

@@ -7,7 +7,7 @@ Three forms of its jobs: `REPO: {project, ticket, ignore_refs}`; several in one 
 from __future__ import annotations
 
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import attrs
 
@@ -23,7 +23,9 @@ from deploykit.settings.jenkins import JobSettings
 
 #: The name of the only build server.
 SERVER: Final = "main"
-_SECRET: Final = "the job's own token, in a file of its own, mode 0600"
+#: Stands for its URL where the old settings have none that can be used. Such a host can never exist.
+NO_URL: Final = "https://write-the-url-here.invalid/"
+_TICKET_NOTE: Final = "the job's own token, in a file of its own, mode 0600"
 _IGNORE: Final = "read by google-re2 (`deploykit[re2]`). Where it was absent nothing was built; all refs are now"
 
 ROWS: Final = (
@@ -33,14 +35,14 @@ ROWS: Final = (
     Row(old="report-topic", new="topics.notices.jenkins", note="with `legacy = true`; builds go to `topics.build`"),
     Row(old="jenkins-url", new="jenkins.servers.NAME.url"),
     Row(old="jenkins-projects.REPO.project", new="jenkins.jobs[].job", note="`%20` and a blank are the same"),
-    Row(old="jenkins-projects.REPO.ticket", new="jenkins.jobs[].token_file", note=_SECRET),
+    Row(old="jenkins-projects.REPO.ticket", new="jenkins.jobs[].token_file", note=_TICKET_NOTE),
     Row(old="jenkins-projects.REPO.ignore_refs", new="jenkins.jobs[].ignore_refs", note=_IGNORE),
     Row(
         old="jenkins-projects.REPO.SUBPROJECT.project",
         new="jenkins.jobs[].job",
         note="with `projects = [SUBPROJECT]`",
     ),
-    Row(old="jenkins-projects.REPO.SUBPROJECT.ticket", new="jenkins.jobs[].token_file", note=_SECRET),
+    Row(old="jenkins-projects.REPO.SUBPROJECT.ticket", new="jenkins.jobs[].token_file", note=_TICKET_NOTE),
     Row(old="jenkins-projects.REPO.SUBPROJECT.ignore_refs", new="jenkins.jobs[].ignore_refs", note=_IGNORE),
     Row(old="log-file", note="a daemon logs to standard error, for the journal; how is in [log]"),
     Row(old="JOB", new="jenkins.jobs[].token_file", note="of the first version: repository and job of that name"),
@@ -64,9 +66,9 @@ def _convert(file: OldFile, draft: MigrationDraft) -> None:
             _job(job, server, repo, project)
             job.finish()
     if "jenkins-projects" not in file.data:
-        for job in table.rest():
-            if job not in _TOP and (ticket := table.text(job)) is not None:
-                _put_job(table, server, JobSettings(repo=RepoName(job), job=job), {"ticket": job}, ticket)
+        for name in table.rest():
+            if name not in _TOP and (ticket := table.text(name)) is not None:
+                _put_job(table, server, JobSettings(repo=RepoName(name), job=name), {"ticket": name}, ticket)
     table.finish()
 
 
@@ -76,21 +78,19 @@ def _has_tables(table: OldTable) -> bool:
 
 def _server(table: OldTable) -> str:
     """Set the build server; return its name."""
-    url = table.text("jenkins-url")
-    if url is None:
+    url, place = table.text("jenkins-url"), ("jenkins", "servers", SERVER)
+    problems = BuildServerSettings(url=url, allow_http=True).problems() if url is not None else ()
+    if url is None or problems:
+        if problems:
+            table.lose("jenkins-url", "; ".join(problems))
+        table.draft.values.setdefault((*place, "url"), NO_URL)
+        table.draft.warn(f"jenkins.servers.{SERVER}.url: write the URL of Jenkins there")
         return SERVER
-    settings = BuildServerSettings(url=url, allow_http=True)
-    problems = settings.problems()
-    if problems:
-        table.lose("jenkins-url", "; ".join(problems))
-        return SERVER
-    place: Place = ("jenkins", "servers", SERVER)
-    table.put("jenkins-url", (*place, "url"), url)
+    table.put("jenkins-url", (*place, "url"), url, "where it asks for a login: user and token_file")
     parts = urlsplit(url)
     if parts.scheme == "http" and not is_loopback(parts):
         comment = "http encrypts nothing, tokens neither: better use https"
         table.put("jenkins-url", (*place, "allow_http"), True, comment)
-    table.draft.comments.setdefault(place, "where it asks for a login: user and token_file")
     return SERVER
 
 
@@ -143,7 +143,7 @@ def _put_job(table: OldTable, server: str, job: JobSettings, keys: dict[str, str
     if job.projects:
         draft.values[(*at, "projects")] = list(job.projects)
     if ticket:
-        name = f"{path_component(f'jenkins-{job.repo}-{job.job}')}.token"
+        name = f"{path_component(f'jenkins-{job.repo}-{unquote(job.job)}')}.token"
         table.put_secret(keys["ticket"], (*at, "token_file"), name, ticket)
 
 
