@@ -58,6 +58,9 @@ def put_origin(table: OldTable, key: str, place: Place, url: str) -> bool:
     except DeploykitError as error:
         table.lose_error(key, error)
         return False
+    if table.draft.values.get((*place, "url")) == NO_URL.format(place[-1]):  # of a file without the URL
+        del table.draft.values[(*place, "url")]
+        table.draft.comments.pop((*place, "url"), None)
     table.put(key, (*place, "url"), url)
     if http:
         table.put(key, (*place, "mirror", "allow_http"), True, "http encrypts nothing: better use https")
