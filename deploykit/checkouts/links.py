@@ -59,7 +59,7 @@ class Links:
             PreflightRefused: there is something else, or it cannot be in the directory it would be in.
             OSError: it cannot be looked at.
         """
-        with self._parent(path) as fd:
+        with self._above(path) as fd:
             return None if fd is None else self._look(path, fd)
 
     def swap(self, path: str, text: str) -> None:
@@ -69,7 +69,7 @@ class Links:
             PreflightRefused: as for `read`.
             OSError: the file system refused; the old symlink stays.
         """
-        with self._parent(path) as fd:
+        with self._above(path) as fd:
             if fd is None:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._root / path))
             self._look(path, fd)
@@ -85,7 +85,7 @@ class Links:
             PreflightRefused: as for `read`.
             OSError: the file system refused.
         """
-        with self._parent(path) as fd:
+        with self._above(path) as fd:
             if fd is None:
                 return
             self._discard(self._temporary, fd)
@@ -101,14 +101,14 @@ class Links:
         """
         parents = parents_of(path)
         for at, parent in enumerate(parents):
-            with self._directory(parent) as fd:
+            with self._open(parent, path) as fd:
                 if fd is None:
                     return parents[at:]
         return ()
 
     def make_parent(self, path: str) -> bool:
         """Make a directory; return False where somebody else just did."""
-        with self._parent(path) as fd:
+        with self._above(path) as fd:
             if fd is None:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._root / path))
             try:
@@ -121,7 +121,7 @@ class Links:
     def remove_parent(self, path: str) -> bool:
         """Remove a directory that was made here, if it is empty; return whether there is nothing of ours left."""
         try:
-            with self._parent(path) as fd:
+            with self._above(path) as fd:
                 if fd is None:
                     return True
                 os.rmdir(_name(path), dir_fd=fd)
@@ -151,27 +151,27 @@ class Links:
         if self._durable:
             sync_directory(fd)
 
-    def _parent(self, path: str) -> contextlib.AbstractContextManager[int | None]:
-        return self._directory(path.rpartition("/")[0])
+    def _above(self, path: str) -> contextlib.AbstractContextManager[int | None]:
+        return self._open(path.rpartition("/")[0], path)
 
     @contextlib.contextmanager
-    def _directory(self, path: str) -> Iterator[int | None]:
-        """Hold a directory below the root open; None where it is not there."""
-        fd = self._open(path)
+    def _open(self, directory: str, path: str) -> Iterator[int | None]:
+        """Hold a directory on the way to `path` open; None where it is not there."""
+        fd = self._walk(directory, path)
         try:
             yield fd
         finally:
             if fd is not None:
                 os.close(fd)
 
-    def _open(self, path: str) -> int | None:
+    def _walk(self, directory: str, path: str) -> int | None:
         here = self._root
         try:
             fd = os.open(here, _ROOT)
         except FileNotFoundError:
             return None
         try:
-            for part in path.split("/") if path else ():
+            for part in directory.split("/") if directory else ():
                 here = here / part
                 step = open_directory(part, fd)
                 os.close(fd)
