@@ -1,32 +1,34 @@
 """The directories themselves: copies beside each other, a symlink to the live one.
 
     ROOT/NAME                          symlink -> .deploykit/SLUG/NAME/a
+    ROOT/TOPIC/NAME                    symlink -> ../.deploykit/SLUG/TOPIC,NAME/a
     ROOT/.deploykit/SLUG/NAME/a, b     copies of the tree, with a.manifest, b.manifest
     ROOT/.deploykit/SLUG/state.json    which ref each directory is of
 
 Rules:
 
 * The symlink is swapped by a rename: a reader sees the old or the new tree.
-* Only changed files are written, into the spare copy, which is compared with its manifest first.
-* Only directories made here are removed, and only inside the root.
+* Only directories made here are removed, and only inside the root. One that a nested directory is in is noted before
+  it is made, so that none is left behind, and removed only when it is empty.
+* A directory whose ref has another one now goes after that is shown.
 * What cannot be written is refused by name, and its directory stays as it was.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
-import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-import attrs
-
+from deploykit.checkouts.copies import SLOTS, TreeCopies, has_rested, remove_entry
+from deploykit.checkouts.links import Links, in_the_way
 from deploykit.checkouts.model import CheckoutChange, CheckoutResult, CheckoutSource
-from deploykit.checkouts.rules import OURS, plan_checkouts, rule_of
-from deploykit.checkouts.state import CheckedOutRef, read_state, write_state
+from deploykit.checkouts.rules import OURS, CheckoutPlan, objection, parents_of, plan_checkouts, rule_of
+from deploykit.checkouts.state import CheckedOutRef, CheckoutState, read_state, write_state
 from deploykit.errors import (
     CheckoutError,
     MirrorCorrupt,
@@ -36,33 +38,18 @@ from deploykit.errors import (
     TreeDamaged,
     TreeError,
 )
-from deploykit.names import ObjectId, RefName, path_component
-from deploykit.system.durable import sync_directory, sync_filesystem
+from deploykit.names import RefName, path_component
 from deploykit.system.lock import FileLock
 from deploykit.system.ownership import OthersCanChange, check_owned
 from deploykit.system.users import find_identity
-from deploykit.trees import (
-    CannotPatch,
-    Differences,
-    Manifest,
-    ObjectStore,
-    WriteOptions,
-    compare,
-    patch_tree,
-    read_link,
-    remove_symlink,
-    swap_symlink,
-    write_tree,
-)
-from deploykit.trees.files import Owner, open_directory, process_umask, remove_tree
+from deploykit.trees import Differences, WriteOptions
+from deploykit.trees.files import Owner, process_umask
 from deploykit.trees.rules import rules_of
 
 if TYPE_CHECKING:
     from deploykit.settings.mirror import CheckoutSettings
 
 _log = logging.getLogger(__name__)
-
-_SLOTS: Final = "abcdefgh"
 
 
 class Checkouts:
@@ -71,9 +58,11 @@ class Checkouts:
     def __init__(self, settings: CheckoutSettings) -> None:
         self.settings = settings
         self.rule = rule_of(settings)
-        self._ours = (
-            self.rule.root / OURS / path_component(f"{settings.mode}-{settings.target.name if settings.target else ''}")
-        )
+        mode = "trusting" if settings.mode == "dangerous" else settings.mode  # one is the other, here
+        slug = path_component(f"{mode}-{settings.prefix}{settings.target.name if settings.target else ''}")
+        self._ours = self.rule.root / OURS / slug
+        temporary = f"{OURS}-{hashlib.sha256(slug.encode()).hexdigest()[:12]}.new"
+        self._links = Links(self.rule.root, temporary, durable=settings.durable)
         self._rules = rules_of(settings)
         owner = _owner(settings.owner)
         umask = settings.umask if settings.umask is not None else process_umask()
@@ -120,7 +109,7 @@ class Checkouts:
         for directory in self._directories():
             live = self._live(directory)
             if live is not None:
-                differences = compare(Manifest.load(self._manifest(directory, live)), self._ours / directory / live)
+                differences = self._copies(directory).compare(live)
                 if differences.lines():
                     found[self.rule.root / directory] = differences
         return found
@@ -130,37 +119,30 @@ class Checkouts:
         refs = dict(source.refs)
         if not refs:
             return CheckoutResult()  # never fetched, or all refs lost: no reason to remove any directory
-        held = {d: state[d].ref if d in state else "" for d in (*self._directories(), *state)}
-        plan = plan_checkouts(self.rule, refs, source.head, held, self.settings.refs)
+        plan = plan_checkouts(self.rule, refs, source.head, self._held(state), self.settings.refs)
         changed: list[CheckoutChange] = []
         refused = dict(plan.refused)
         failed: dict[str, str] = {}
         damaged = False
-        removed = [directory for directory in plan.removed if self._remove(directory)]
-        if plan.removed:
-            state = {directory: known for directory, known in state.items() if directory not in plan.removed}
-            self._save(state)
+        removed = self._remove_all(plan.removed, plan, state)
         for directory, ref in plan.directories.items():
             if only is not None and ref not in only:
                 continue
             try:
-                if state.get(directory) == CheckedOutRef(ref, refs[ref]) and self._live(directory) is not None:
-                    continue
-                change = self._show(source, directory, ref)
+                known = CheckedOutRef(ref, refs[ref])
+                if state.directories.get(directory) != known or self._live(directory) is None:
+                    change = self._show(source, directory, ref, state)
+                    state.directories[directory] = known
+                    self._save(state)
+                    changed += [change] if change is not None else []
+                removed += self._remove_all([d for d, moved in plan.moved.items() if moved == ref], plan, state)
             except (TreeDamaged, MirrorError) as error:
                 damaged = damaged or isinstance(error, TreeDamaged | MirrorCorrupt)
                 failed[ref] = str(error)
-                continue
             except (TreeError, PreflightRefused) as error:
                 refused[ref] = str(error)
-                continue
             except OSError as error:
                 failed[ref] = f"cannot write {self.rule.root / directory}: {error.strerror}"
-                continue
-            state[directory] = CheckedOutRef(ref, refs[ref])
-            self._save(state)
-            if change is not None:
-                changed.append(change)
         return CheckoutResult(
             changed=tuple(changed),
             removed=tuple(self.rule.root / directory for directory in removed),
@@ -171,126 +153,122 @@ class Checkouts:
 
     # -- one directory -----------------------------------------------------------------------------------------------
 
-    def _show(self, source: CheckoutSource, directory: str, ref: RefName) -> CheckoutChange | None:
+    def _show(
+        self, source: CheckoutSource, directory: str, ref: RefName, state: CheckoutState
+    ) -> CheckoutChange | None:
         """Build the ref's tree beside the live copy and swap; None when the live copy is that tree already."""
         resolved = source.resolve(ref)
+        copies = self._copies(directory)
         live = self._live(directory)
         if live is not None:
-            manifest = self._load(directory, live)
+            manifest = copies.manifest(live)
             if manifest is not None and (manifest.tree, manifest.fingerprint) == (
                 resolved.tree,
                 self._options.fingerprint,
             ):
                 return None
-        home = self._ours / directory
-        home.mkdir(parents=True, exist_ok=True)
-        slot, spare = self._next_slot(directory, live)
-        manifest, written, removed = self._build(source.store, resolved.tree, home / slot, spare)
-        manifest.save(self._manifest(directory, slot), durable=False)
-        if self.settings.durable:
-            fd = open_directory(home)
-            try:
-                sync_filesystem(fd)
-            finally:
-                os.close(fd)
-        link = self.rule.root / directory
-        swap_symlink(link, str((home / slot).relative_to(self.rule.root)), durable=self.settings.durable)
-        _log.info("%s shows %s (%s): %d files written, %d removed", link, ref, resolved.commit[:12], written, removed)
-        return CheckoutChange(directory=link, ref=ref, commit=resolved.commit, written=written, removed=removed)
-
-    def _build(
-        self, store: ObjectStore, tree: ObjectId, target: Path, spare: Manifest | None
-    ) -> tuple[Manifest, int, int]:
-        if spare is not None:
-            try:
-                done = patch_tree(store, tree, target, spare, self._rules, self._options)
-            except (CannotPatch, OSError) as why:
-                _log.info("%s is written afresh: %s", target, why)
-            else:
-                return done.manifest, done.written, done.removed
-        _remove_entry(target)
-        try:
-            manifest = write_tree(store, tree, target, self._rules, attrs.evolve(self._options, durable=False))
-        except BaseException:
-            _remove_entry(target)
-            raise
-        return manifest, len(manifest.paths), 0
-
-    def _next_slot(self, directory: str, live: str | None) -> tuple[str, Manifest | None]:
-        """Return where to build: a spare copy that readers have had time to leave, or a new one. Surplus copies go."""
-        home = self._ours / directory
-        link = self.rule.root / directory
-        there = [slot for slot in _SLOTS if slot != live and (home / slot).exists()]
-        rested = live is None or abs(time.time() - link.lstat().st_mtime) >= self.settings.grace
-        if rested or len(there) >= len(_SLOTS) - 2:
-            for surplus in there[1:]:
-                self._drop(directory, surplus)
-            if there:
-                return there[0], self._load(directory, there[0])
-        free = next(slot for slot in _SLOTS if slot != live and slot not in there)
-        return free, None
+        link = self._links.read(directory) if live is not None else None
+        rested = link is None or has_rested(link.made, self.settings.grace)
+        slot, written, removed = copies.build(
+            source.store, resolved.tree, live, rested=rested, durable=self.settings.durable
+        )
+        self._make_parents(directory, state)
+        self._links.swap(directory, self._text(directory, slot))
+        place = self.rule.root / directory
+        _log.info("%s shows %s (%s): %d files written, %d removed", place, ref, resolved.commit[:12], written, removed)
+        return CheckoutChange(directory=place, ref=ref, commit=resolved.commit, written=written, removed=removed)
 
     def _live(self, directory: str) -> str | None:
         """Return the slot that a directory shows; None when there is nothing.
 
         Raises:
-            PreflightRefused: something else has its name.
+            PreflightRefused: something else has its name, or is on the way to it.
         """
-        link = self.rule.root / directory
-        target = read_link(link)
-        if target is None:
-            if os.path.lexists(link):
-                raise PreflightRefused(f"{link} is not a checkout: a real file or directory", "move it away")
+        link = self._links.read(directory)
+        if link is None:
             return None
-        if not self._is_ours(directory, target):
-            raise PreflightRefused(f"{link} is not a checkout: a symlink to {target!a}", "move it away")
-        slot = target.rpartition("/")[2]
-        return slot if (self._ours / directory / slot).is_dir() else None
+        slot = self._slot(directory, link.text)
+        if slot is None:
+            raise in_the_way(self.rule.root / directory, f"a symlink to {link.text!a}")
+        return slot if (self._home(directory) / slot).is_dir() else None
 
-    def _is_ours(self, directory: str, target: str) -> bool:
-        """Return whether a symlink's target is one of the directory's copies."""
-        ours, _, slot = target.rpartition("/")
-        return self.rule.root / ours == self._ours / directory and slot in _SLOTS
+    def _text(self, directory: str, slot: str) -> str:
+        """Return the text of the symlink that shows a copy."""
+        return "../" * directory.count("/") + str((self._home(directory) / slot).relative_to(self.rule.root))
+
+    def _slot(self, directory: str, text: str) -> str | None:
+        """Return which of the directory's copies a symlink shows; None where it is not one of them."""
+        return next((slot for slot in SLOTS if text == self._text(directory, slot)), None)
+
+    def _home(self, directory: str) -> Path:
+        return self._ours / self.rule.home_of(directory)
+
+    def _copies(self, directory: str) -> TreeCopies:
+        return TreeCopies(home=self._home(directory), rules=self._rules, options=self._options)
 
     def _remove(self, directory: str) -> bool:
         """Remove a directory; return whether there was one."""
-        home = self._ours / directory
-        target = read_link(self.rule.root / directory)
+        home = self._home(directory)
         if not os.path.lexists(home):
             return False
-        if target and not self._is_ours(directory, target):
-            shown = (self.rule.root / target).parent
-            if shown.exists() and shown.samefile(home):
-                return False  # a file system that ignores case: it is another ref's, in another spelling
         with contextlib.suppress(PreflightRefused):  # a foreign entry stays; the copies go
-            self._live(directory)
-            remove_symlink(self.rule.root / directory, durable=self.settings.durable)
-            _log.info("%s removed: its ref is gone", self.rule.root / directory)
-        _remove_entry(home)
+            link = self._links.read(directory)
+            if link is not None and self._slot(directory, link.text) is None:
+                shown = (self.rule.root / link.text.removeprefix("../" * directory.count("/"))).parent
+                if shown.exists() and shown.samefile(home):
+                    return False  # a file system that ignores case: it is another ref's, in another spelling
+                raise in_the_way(self.rule.root / directory, f"a symlink to {link.text!a}")
+            self._links.remove(directory)
+            _log.info("%s removed: its ref is gone, or has another directory", self.rule.root / directory)
+        remove_entry(home)
         return True
 
-    def _drop(self, directory: str, slot: str) -> None:
-        self._manifest(directory, slot).unlink(missing_ok=True)
-        _remove_entry(self._ours / directory / slot)
+    # -- the directories that nested ones are in ---------------------------------------------------------------------
 
-    def _manifest(self, directory: str, slot: str) -> Path:
-        return self._ours / directory / f"{slot}.manifest"
+    def _make_parents(self, directory: str, state: CheckoutState) -> None:
+        """Make what is missing on the way to a directory. It is noted first: what nobody knows of is never removed."""
+        missing = self._links.missing_parents(directory)
+        if missing:
+            state.parents |= set(missing)
+            self._save(state)
+            state.parents -= {parent for parent in missing if not self._links.make_parent(parent)}
 
-    def _load(self, directory: str, slot: str) -> Manifest | None:
-        try:
-            return Manifest.load(self._manifest(directory, slot))
-        except TreeError:
-            return None  # cut off before it was written: the copy is built afresh
+    def _remove_parents(self, plan: CheckoutPlan, state: CheckoutState) -> None:
+        """Remove the directories that were made for others and that none is to be in, if they are empty."""
+        needed = {parent for directory in plan.directories for parent in parents_of(directory)}
+        for parent in sorted(state.parents - needed, reverse=True):
+            if self._links.remove_parent(parent):
+                state.parents.discard(parent)
 
     # -- all of them -------------------------------------------------------------------------------------------------
 
+    def _remove_all(self, directories: Iterable[str], plan: CheckoutPlan, state: CheckoutState) -> list[str]:
+        """Remove directories, and those they were in; return which there were."""
+        going = list(directories)
+        removed = [directory for directory in going if self._remove(directory)]
+        before = (len(state.directories), len(state.parents))
+        for directory in going:
+            state.directories.pop(directory, None)
+        self._remove_parents(plan, state)
+        if (len(state.directories), len(state.parents)) != before:
+            self._save(state)
+        return removed
+
+    def _held(self, state: CheckoutState) -> dict[str, str]:
+        """Return the directories that are there, each with its ref, where that is known."""
+        held = dict.fromkeys(self._directories(), "") | {d: known.ref for d, known in state.directories.items()}
+        if self.rule.remove:
+            return held
+        return {d: ref for d, ref in held.items() if os.path.lexists(self.rule.root / d)}
+
     def _directories(self) -> list[str]:
         """Return the directories that there are copies for, whatever state they are in."""
-        if not self._ours.is_dir():
+        if not self.rule.patterns or not self._ours.is_dir():
             return []
-        return sorted(entry.name for entry in os.scandir(self._ours) if entry.is_dir(follow_symlinks=False))
+        homes = (entry.name for entry in os.scandir(self._ours) if entry.is_dir(follow_symlinks=False))
+        return sorted(d for d in map(self.rule.directory_in, homes) if not objection(d, nested=True))
 
-    def _save(self, state: Mapping[str, CheckedOutRef]) -> None:
+    def _save(self, state: CheckoutState) -> None:
         write_state(self._ours, self._options.fingerprint, state, durable=self.settings.durable)
 
     def _check_place(self) -> None:
@@ -324,19 +302,6 @@ class Checkouts:
                     f"cannot use {self.rule.root}: {error.strerror}", "check its owner and mode"
                 ) from error
             yield
-
-
-def _remove_entry(path: Path) -> None:
-    """Remove a directory with all below it, never through a symlink."""
-    try:
-        fd = open_directory(path.parent)
-    except FileNotFoundError:
-        return
-    try:
-        remove_tree(path.name, fd)
-        sync_directory(fd)
-    finally:
-        os.close(fd)
 
 
 def _owner(text: str) -> Owner | None:

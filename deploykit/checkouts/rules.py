@@ -2,15 +2,17 @@
 
 Rules:
 
-* A directory is one name below the root, safe whatever a ref is called.
-* Two refs never share a directory. A ref that cannot have one is refused with the reason.
+* A directory is a path below the root, of one name or, with `nested`, of one for each part of the ref's name. It is
+  safe whatever a ref is called.
+* Two refs never share a directory, and none is inside another's. A ref that cannot have one is refused with the reason.
+* A directory goes before another takes its place, and after another has taken over its ref.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,7 +26,13 @@ if TYPE_CHECKING:
 
 #: Where copies and state live, below the root; no checkout may have a name like it.
 OURS: Final = ".deploykit"
-_MAX_NAME: Final = 255
+#: Longest path of a directory, in bytes: all of it is the name of one below `OURS`, too.
+_MAX_PATH: Final = 255
+#: Stands for `/` there; no ref's mapped name has it.
+_SEPARATOR: Final = ","
+#: Modes in which the original put `topic/z` into a directory `topic`, and somebody looks there.
+_NESTABLE: Final = ("tags", "atomic")
+_PREFIX: Final = re.compile(r"[A-Za-z0-9_]{1,64}").fullmatch
 _PUPPET: Final = re.compile(r"[^a-z0-9_]")
 
 
@@ -35,8 +43,9 @@ class CheckoutRule:
     Args:
         patterns: of full ref names; `HEAD` stands for the default branch.
         root: nothing outside of it is touched.
-        directory: the name below root; `{}` in it is the ref's short name, mapped.
+        directory: the path below root; `{}` in it is the ref's short name, mapped.
         puppet: map names to what Puppet takes for an environment: lower case, all but `a-z0-9_` become `_`.
+        nested: map each part of a name by itself: `topic/z` is a directory `z` in `topic`.
         remove: the directory of a deleted ref goes.
     """
 
@@ -44,13 +53,38 @@ class CheckoutRule:
     root: Path
     directory: str = "{}"
     puppet: bool = False
+    nested: bool = False
     remove: bool = True
 
     def directory_of(self, ref: RefName) -> str:
-        """Return the directory's name for a ref. Two refs may get the same one only with `puppet`."""
+        """Return the directory's path for a ref. Two refs may get the same one only with `puppet`."""
         name = short_ref(ref)
-        mapped = _PUPPET.sub("_", name.lower()) if self.puppet else path_component(name)
+        if self.puppet:
+            mapped = _PUPPET.sub("_", name.lower())
+        elif self.nested:
+            mapped = "/".join(map(path_component, name.split("/")))
+        else:
+            mapped = path_component(name)
         return self.directory.replace("{}", mapped)
+
+    def former_directory_of(self, ref: RefName) -> str:
+        """Return where a ref's directory was before `nested` was switched on, or off."""
+        return self.directory_of(ref) if self.puppet else attrs.evolve(self, nested=not self.nested).directory_of(ref)
+
+    def home_of(self, directory: str) -> str:
+        """Return the name that a directory's copies are kept under.
+
+        >>> CheckoutRule(patterns=(), root=Path("/srv"), nested=True).home_of("topic/z")
+        'topic,z'
+        """
+        return directory.replace("/", _SEPARATOR)
+
+    def directory_in(self, home: str) -> str:
+        """Return the directory whose copies are kept under a name, whether `nested` was on or off then."""
+        fixed = self.directory.partition("{}")[0]
+        if home[: len(fixed)].casefold() != fixed.casefold():  # a file system may list names in other case
+            return home
+        return home[: len(fixed)] + home[len(fixed) :].replace(_SEPARATOR, "/")
 
 
 def rule_of(settings: CheckoutSettings) -> CheckoutRule:
@@ -60,7 +94,24 @@ def rule_of(settings: CheckoutSettings) -> CheckoutRule:
         SettingsError: the settings do not fit the mode.
     """
     target = settings.target
+    if settings.nested and settings.mode not in _NESTABLE:
+        why = (
+            "Puppet finds no environment in a deeper directory" if settings.mode == "puppetmaster" else "one directory"
+        )
+        raise SettingsError(
+            f"checkout mode {settings.mode} cannot be nested ({why})", f"nested is for {' and '.join(_NESTABLE)}"
+        )
+    if settings.prefix and (settings.mode != "puppetmaster" or not _PREFIX(settings.prefix)):
+        raise SettingsError(
+            f"checkout prefix {settings.prefix[:60]!a} cannot be used",
+            "for mode puppetmaster, of letters, digits and _",
+        )
     if target is None:
+        if settings.mode == "dangerous":
+            raise SettingsError(
+                "checkout mode dangerous needs to know where",
+                'set target = "/DIRECTORY", a new one: deploykit never writes into a clone, as the original did',
+            )
         if settings.mode != "normal":
             raise SettingsError(f"checkout mode {settings.mode} needs to know where", 'set target = "/DIRECTORY"')
         return CheckoutRule(patterns=(), root=Path("/"))
@@ -83,9 +134,9 @@ def rule_of(settings: CheckoutSettings) -> CheckoutRule:
         "trusting": CheckoutRule(patterns=one, root=target.parent, directory=plain, remove=False),
         "dangerous": CheckoutRule(patterns=one, root=target.parent, directory=plain, remove=False),
         "branch": CheckoutRule(patterns=one, root=target.parent, directory=plain, remove=False),
-        "puppetmaster": CheckoutRule(patterns=heads, root=target, puppet=True),
-        "tags": CheckoutRule(patterns=tags, root=target),
-        "atomic": CheckoutRule(patterns=heads, root=target.parent, directory=plain + "_{}"),
+        "puppetmaster": CheckoutRule(patterns=heads, root=target, directory=settings.prefix + "{}", puppet=True),
+        "tags": CheckoutRule(patterns=tags, root=target, nested=settings.nested),
+        "atomic": CheckoutRule(patterns=heads, root=target.parent, directory=plain + "_{}", nested=settings.nested),
     }
     rule = rules[settings.mode]
     return rule if settings.remove is None else attrs.evolve(rule, remove=settings.remove)
@@ -93,10 +144,18 @@ def rule_of(settings: CheckoutSettings) -> CheckoutRule:
 
 @attrs.frozen(kw_only=True, slots=True)
 class CheckoutPlan:
-    """Which directory shows which ref, which directories go, and which refs get none and why."""
+    """Which directory shows which ref, which directories go, and which refs get none and why.
+
+    Args:
+        directories: what is to be shown.
+        removed: directories of refs that are gone; they go first.
+        moved: directories of refs that have another one now, each with the ref; they go when that is shown.
+        refused: refs, with the reason.
+    """
 
     directories: Mapping[str, RefName]
     removed: tuple[str, ...] = ()
+    moved: Mapping[str, RefName] = attrs.field(factory=dict)
     refused: Mapping[str, str] = attrs.field(factory=dict)
 
 
@@ -128,7 +187,7 @@ def plan_checkouts(
     directories: dict[str, RefName] = {}
     refused: dict[str, str] = {}
     for directory, claimants in claims.items():
-        problem = _objection(directory)
+        problem = objection(directory, nested=rule.nested)
         mine = [ref for ref in claimants if held.get(directory) == ref] or claimants
         for ref in claimants:
             others = [other for other in claimants if other != ref]
@@ -138,14 +197,59 @@ def plan_checkouts(
                 directories[directory] = ref
             else:
                 refused[ref] = f"its directory {directory} would also be that of {', '.join(others)}"
-    staying = set(directories) | {rule.directory_of(RefName(ref)) for ref in refused}
-    removed = tuple(sorted(d for d in held if d not in staying)) if rule.remove else ()
-    return CheckoutPlan(directories=directories, removed=removed, refused=refused)
+    former = {rule.former_directory_of(ref): ref for ref in chosen}
+    moved = {d: former[d] for d in held if d not in claims and d in former}
+    unclaimed = sorted(d for d in held if d not in claims and d not in moved)
+    kept = {} if rule.remove else {d: held[d] for d in unclaimed}
+    for directory, why in _overlaps(directories, kept, held):
+        refused[directories[directory]] = why
+    return CheckoutPlan(
+        directories={d: ref for d, ref in directories.items() if ref not in refused},
+        removed=tuple(unclaimed) if rule.remove else (),
+        moved=moved,
+        refused=refused,
+    )
 
 
-def _objection(directory: str) -> str:
-    if len(directory.encode()) > _MAX_NAME:
-        return f"its directory's name would be longer than {_MAX_NAME} bytes"
-    if directory in ("", ".", "..") or "/" in directory or directory.startswith(OURS):
+def objection(directory: str, *, nested: bool) -> str:
+    """Return why a directory can be no checkout, or nothing."""
+    if len(directory.encode()) > _MAX_PATH:
+        return f"its directory's name would be longer than {_MAX_PATH} bytes"
+    if directory.startswith(OURS) or any(part in ("", ".", "..") for part in directory.split("/")):
         return "its directory's name is reserved"
-    return ""
+    return "its directory's name is reserved" if "/" in directory and not nested else ""
+
+
+def parents_of(directory: str) -> tuple[str, ...]:
+    """Return the directories below the root that a directory is in, outermost first.
+
+    >>> parents_of("a/b/c")
+    ('a', 'a/b')
+    """
+    parts = directory.split("/")[:-1]
+    return tuple("/".join(parts[: n + 1]) for n in range(len(parts)))
+
+
+def _overlaps(
+    directories: Mapping[str, RefName], kept: Mapping[str, str], held: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    """Find directories that cannot be, as they would be inside another one or hold it: git has no `a` beside `a/b`.
+
+    Who is there already stays; where nobody is, or it is not known who, neither comes.
+    """
+
+    def there(directory: str) -> bool:
+        return directory in kept or held.get(directory) == directories[directory]
+
+    def owner(directory: str) -> str:
+        return f"that of {directories.get(directory) or kept[directory] or 'a ref that is gone'}"
+
+    every: Collection[str] = {*directories, *kept}
+    for inner in sorted(every):
+        for outer in parents_of(inner):
+            if outer not in every:
+                continue
+            if inner in directories and (there(outer) or not there(inner)):
+                yield inner, f"its directory {inner} would be inside {outer}, {owner(outer)}"
+            if outer in directories and (there(inner) or not there(outer)):
+                yield outer, f"its directory {outer} would hold {inner}, {owner(inner)}"

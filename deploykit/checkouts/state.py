@@ -1,15 +1,18 @@
-"""The state file of checkouts: which ref each directory is of. Losing it costs a look at every directory."""
+"""The state file of checkouts: which ref each directory is of, and which directories on the way to them were made here.
+
+Losing it costs a look at every directory; those on the way are then taken for somebody else's, and stay.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import attrs
 
+from deploykit.checkouts.rules import objection
 from deploykit.errors import UsageError
 from deploykit.system.durable import replace_file
 
@@ -27,7 +30,15 @@ class CheckedOutRef:
     object_id: str = ""
 
 
-def read_state(home: Path, fingerprint: str) -> dict[str, CheckedOutRef]:
+@attrs.define(kw_only=True, slots=True)
+class CheckoutState:
+    """What is known of directories, by their paths below the root; `parents` are those that directories are in."""
+
+    directories: dict[str, CheckedOutRef] = attrs.field(factory=dict)
+    parents: set[str] = attrs.field(factory=set)
+
+
+def read_state(home: Path, fingerprint: str) -> CheckoutState:
     """Return what each directory was made from; empty where there is no state, or it is damaged.
 
     Args:
@@ -42,19 +53,25 @@ def read_state(home: Path, fingerprint: str) -> dict[str, CheckedOutRef]:
         if data["format"] != _FORMAT:
             raise UsageError(f"{home} is of format {data['format']!r}", "use the version that wrote it")
         same = data.get("fingerprint") == fingerprint
-        return {
-            str(d): CheckedOutRef(str(h["ref"]), str(h["object_id"]) if same else "")
-            for d, h in data["directories"].items()
-        }
+        return CheckoutState(
+            directories={
+                str(d): CheckedOutRef(str(h["ref"]), str(h["object_id"]) if same else "")
+                for d, h in data["directories"].items()
+                if not objection(str(d), nested=True)
+            },
+            parents={str(d) for d in data.get("parents", ()) if not objection(str(d), nested=True)},
+        )
     except FileNotFoundError:
-        return {}
+        return CheckoutState()
     except (ValueError, KeyError, TypeError, AttributeError):
         _log.warning("%s/%s is damaged: looking at every directory", home, _NAME)
-        return {}
+        return CheckoutState()
 
 
-def write_state(home: Path, fingerprint: str, state: Mapping[str, CheckedOutRef], *, durable: bool) -> None:
+def write_state(home: Path, fingerprint: str, state: CheckoutState, *, durable: bool) -> None:
     """Replace the state file."""
-    directories = {d: attrs.asdict(h) for d, h in sorted(state.items())}
-    data = {"format": _FORMAT, "fingerprint": fingerprint, "directories": directories}
+    directories = {d: attrs.asdict(h) for d, h in sorted(state.directories.items())}
+    data: dict[str, object] = {"format": _FORMAT, "fingerprint": fingerprint, "directories": directories}
+    if state.parents:
+        data["parents"] = sorted(state.parents)
     replace_file(home / _NAME, json.dumps(data).encode() + b"\n", durable=durable)

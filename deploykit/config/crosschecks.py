@@ -56,6 +56,7 @@ def warnings(settings: Settings, user: str = "") -> list[str]:
         for job in site.require_build
         if "*" in job or "?" in job
     ]
+    found += _checkout_warnings(settings.repositories)
     found += _webhook_warnings(settings.webhook)
     found += _signing_warnings(settings)
     found += _notify_warnings(settings)
@@ -147,9 +148,22 @@ def _checkouts(repositories: Mapping[RepoName, RepositorySettings]) -> Iterator[
                 continue
             for pattern in filter(matches_nothing, checkout.refs):
                 yield f"{where}.refs: {_full_names(pattern)}"
+            if not rule.patterns:
+                continue  # the mirror alone, whatever it has for a target
             other = targets.setdefault((rule.root, rule.directory), where)
-            if rule.patterns and other != where:
+            if other != where:
                 yield f"{where}.target: {checkout.target} is already the target of {other}"
+
+
+def _checkout_warnings(repositories: Mapping[RepoName, RepositorySettings]) -> Iterator[str]:
+    """Find checkouts that are kept in another way than the original's mode of that name."""
+    for name, repository in repositories.items():
+        for at, checkout in enumerate(repository.checkouts):
+            if checkout.mode == "dangerous":
+                yield (
+                    f"repositories.{name}.checkouts[{at}].mode: dangerous is kept as trusting: no clone is written to, "
+                    f'and readers have to look in {checkout.target} (say mode = "trusting" when they do)'
+                )
 
 
 def _jobs(settings: JenkinsSettings) -> Iterator[str]:

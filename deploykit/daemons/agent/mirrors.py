@@ -380,4 +380,5 @@ def _checkouts_of(settings: Settings, repo: RepoName) -> tuple[Checkouts, ...]:
     """Return the checkouts of a repository. Its address is checked too: what cannot work fails before anything runs."""
     chosen = settings.repositories[repo]
     parse_origin_url(chosen.url, allow_http=chosen.mirror.allow_http)
-    return tuple(Checkouts(each) for each in chosen.checkouts)
+    made = (Checkouts(each) for each in chosen.checkouts)
+    return tuple(each for each in made if each.rule.patterns)  # mode normal: the mirror alone

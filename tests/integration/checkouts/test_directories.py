@@ -6,7 +6,6 @@ import logging
 import os
 import pwd
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,58 +15,15 @@ import pytest
 
 from deploykit.checkouts import CheckoutResult, Checkouts
 from deploykit.errors import PreflightRefused
-from deploykit.mirror import Mirror
 from deploykit.names import RefName
-from deploykit.settings import CheckoutSettings
 from deploykit.system.lock import FileLock
+from tests.support.checkouts import CheckoutSweep, Scene
 from tests.support.disks import caseless_disk, small_disk
 from tests.support.killsweep import NEEDS_SPACE, Run, error_sweep, kill_sweep
 from tests.support.needs import needs_root
 from tests.support.origins import GitRepo, run_git
 from tests.support.strangers import NOBODY, as_nobody, common_directory
 from tests.support.wait import wait_until
-
-
-class Scene:
-    """An origin, its mirror, and checkouts of it."""
-
-    def __init__(self, home: Path, mode: str, **settings: object) -> None:
-        self.repo = GitRepo.make(home / "o.git")
-        self.mirror = Mirror.open(home / "m.git", str(self.repo.path))
-        self.target = home / "root" / "site"
-        chosen: dict[str, Any] = {"grace": 0, "durable": False, **settings}
-        self.settings = CheckoutSettings(mode=mode, target=self.target, **chosen)  # type: ignore[arg-type]
-        self.checkouts = Checkouts(self.settings)
-
-    def update(self) -> CheckoutResult:
-        self.mirror.fetch(allow_mass_deletion=True)
-        return self.checkouts.update(self.mirror)
-
-    def expect(self, directory: Path, ref: str) -> None:
-        """The directory is, byte for byte and mode for mode, what git checks out."""
-        assert tree_of(directory) == git_tree(self.repo, ref)
-
-
-def tree_of(directory: Path) -> dict[str, tuple[str, bytes]]:
-    found = {}
-    base = directory.resolve()
-    for path in base.rglob("*"):
-        name = str(path.relative_to(base))
-        if path.is_symlink():
-            found[name] = ("link", os.fsencode(path.readlink()))
-        elif path.is_file():
-            found[name] = ("exec" if path.stat().st_mode & 0o100 else "file", path.read_bytes())
-    return found
-
-
-def git_tree(repo: GitRepo, ref: str) -> dict[str, tuple[str, bytes]]:
-    found = {}
-    for line in repo.git("ls-tree", "-r", "-z", ref).split("\0"):
-        if line:
-            (mode, _, oid), name = line.partition("\t")[0].split(" "), line.partition("\t")[2]
-            data = subprocess.run(["git", "-C", str(repo.path), "cat-file", "blob", oid], capture_output=True).stdout
-            found[name] = ({"100644": "file", "100755": "exec", "120000": "link"}[mode], data)
-    return found
 
 
 def test_puppetmaster_follows_every_branch_and_removes_what_is_gone(tmp_path: Path) -> None:
@@ -309,71 +265,29 @@ def test_a_tree_bomb_is_refused_at_the_cap(tmp_path: Path) -> None:
     assert (scene.target / "a").read_bytes() == b"1"
 
 
-_UPDATE = """
-import sys
-from pathlib import Path
-from deploykit.checkouts import Checkouts
-from deploykit.errors import DeploykitError
-from deploykit.mirror import Mirror
-from deploykit.settings import CheckoutSettings
-settings = CheckoutSettings(mode="puppetmaster", target=Path(sys.argv[2]), grace=0)
-try:
-    with Mirror.open(sys.argv[1], "/nowhere") as mirror:
-        result = Checkouts(settings).update(mirror)
-except (DeploykitError, OSError) as error:
-    sys.exit(f"failed: {error}")
-wrong = {**result.refused, **result.failed}
-sys.exit(f"failed: {wrong}" if wrong else 0)
-"""
-
-
-class Sweep:
-    """A mirror whose branches moved, were deleted and came; the checkouts of before; what git says they must be."""
-
-    def __init__(self, home: Path) -> None:
-        scene = Scene(home, "puppetmaster")
-        repo = scene.repo
-        files: dict[str, bytes | str] = {f"d{n % 3}/f{n}": b"%d" % n for n in range(12)}
-        repo.commit(files)
-        repo.git("branch", "gone", "main")
-        scene.update()
-        repo.commit({**files, "d0/f0": b"second"})
-        scene.update()
-        self.old = {name: git_tree(repo, name) for name in ("main", "gone")}
-        self.root = scene.target
-        self.template = home / "template"
-        subprocess.run(["cp", "-a", str(self.root), str(self.template)], check=True)
-        del files["d1/f1"]
-        repo.commit({**files, "d2/f2": b"third", "new/file": b"n", "link": "d0/f0"})
-        repo.git("branch", "-D", "gone")
-        repo.git("branch", "came", "main")
-        scene.mirror.fetch(allow_mass_deletion=True)
-        self.new = {name: git_tree(repo, name) for name in ("main", "came")}
-        self.argv = [sys.executable, "-c", _UPDATE, str(scene.mirror.path), str(self.root)]
-
-    def prepare(self) -> None:
-        subprocess.run(["rm", "-rf", str(self.root)], check=True)
-        subprocess.run(["cp", "-a", str(self.template), str(self.root)], check=True)
-
-    def check(self, run: Run) -> None:
-        """Each directory is an old or a new tree, whole, or not there; the next update makes all of them new."""
-        for name in {*self.old, *self.new}:
-            link = self.root / name
-            if link.exists():
-                assert tree_of(link) in [t[name] for t in (self.old, self.new) if name in t], name
-        if run.point is None:
-            assert run.returncode == 0, run.stderr
-        again = subprocess.run(self.argv, capture_output=True, text=True, timeout=60)
-        assert again.returncode == 0, again.stderr
-        assert {p.name for p in self.root.iterdir()} == {".deploykit", *self.new}
-        for name, tree in self.new.items():
-            assert tree_of(self.root / name) == tree
+def puppet_sweep(home: Path) -> CheckoutSweep:
+    """Branches that moved, were deleted and came."""
+    scene = Scene(home, "puppetmaster")
+    repo = scene.repo
+    files: dict[str, bytes | str] = {f"d{n % 3}/f{n}": b"%d" % n for n in range(12)}
+    repo.commit(files)
+    repo.git("branch", "gone", "main")
+    scene.update()
+    repo.commit({**files, "d0/f0": b"second"})
+    scene.update()
+    sweep = CheckoutSweep(scene, old={"main": "main", "gone": "gone"})
+    del files["d1/f1"]
+    repo.commit({**files, "d2/f2": b"third", "new/file": b"n", "link": "d0/f0"})
+    repo.git("branch", "-D", "gone")
+    repo.git("branch", "came", "main")
+    sweep.expect({"main": "main", "came": "came"})
+    return sweep
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_checkout_killed_at_any_call_leaves_whole_trees_and_converges(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path)
+    sweep = puppet_sweep(tmp_path)
     # Which file is written first depends on the object ids; a kind of call or two may so go by another name.
     print(kill_sweep(sweep.argv, roots=[sweep.root], prepare=sweep.prepare, check=sweep.check, allow_missed=0.05))
 
@@ -381,7 +295,7 @@ def test_a_checkout_killed_at_any_call_leaves_whole_trees_and_converges(tmp_path
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_checkout_on_a_full_disk_keeps_the_old_trees_and_says_so(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path)
+    sweep = puppet_sweep(tmp_path)
 
     def check(run: Run) -> None:
         assert "Traceback" not in run.stderr, run.stderr
