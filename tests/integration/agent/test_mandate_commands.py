@@ -684,11 +684,11 @@ def test_a_copy_that_comes_while_the_first_one_is_still_asked_about_is_obeyed(no
     frame = signed(encode(node.command(mandate)), "coordinator")
     say = node.reporter.report
 
-    def answered_at_once(*messages: Message) -> tuple[Frame, ...]:
+    def answered_at_once(*messages: Message, announced: bool = True) -> tuple[Frame, ...]:
         if isinstance(messages[0], ApprovalWanted):
             node.send(signed(mandate, "bob"))
             node.send(frame)
-        return say(*messages)
+        return say(*messages, announced=announced)
 
     node.reporter.report = answered_at_once  # type: ignore[method-assign]
     node.send(frame)
