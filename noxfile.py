@@ -44,13 +44,12 @@ def only_tests(session: nox.Session) -> Path:
     return link.parent
 
 
-def run_tests(session: nox.Session) -> None:
-    """Run pytest, with coverage, outside the source tree's import path."""
+def run_tests(session: nox.Session, *options: str) -> None:
+    """Run pytest, with further options, outside the source tree's import path."""
     install_wheel(session)
     session.install(*groups("test"))
-    coverage = Path(session.create_tmp()) / "coverage"
     env = {
-        "COVERAGE_FILE": str(coverage),
+        "COVERAGE_FILE": str(Path(session.create_tmp()) / "coverage"),
         "PYTHONSAFEPATH": "1",
         "PYTHONPATH": str(only_tests(session)),
         "TMPDIR": "/tmp",  # outside any checkout, and short enough for a socket's name
@@ -61,7 +60,7 @@ def run_tests(session: nox.Session) -> None:
     workers = os.environ.get("DEPLOYKIT_TEST_WORKERS", "4")  # the tests wait more than they compute
     session.run(
         "python", "-m", "pytest", "--import-mode=importlib", "-n", workers, "--dist=loadgroup",
-        "--cov", "--cov-report=term:skip-covered", *session.posargs, env=env,
+        *options, *session.posargs, env=env,
     )  # fmt: skip
 
 
@@ -85,6 +84,12 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run every test against the built wheel, on this Python."""
     run_tests(session)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Run every test and print which lines and branches none has reached; it takes a fifth longer than `tests`."""
+    run_tests(session, "--cov", "--cov-report=term:skip-covered")
 
 
 @nox.session(python=PYTHONS)

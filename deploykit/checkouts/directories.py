@@ -59,7 +59,7 @@ class Checkouts:
         self.settings = settings
         self.rule = rule_of(settings)
         mode = "trusting" if settings.mode == "dangerous" else settings.mode  # one is the other, here
-        slug = path_component(f"{mode}-{settings.target.name if settings.target else ''}")
+        slug = path_component(f"{mode}-{settings.prefix}{settings.target.name if settings.target else ''}")
         self._ours = self.rule.root / OURS / slug
         temporary = f"{OURS}-{hashlib.sha256(slug.encode()).hexdigest()[:12]}.new"
         self._links = Links(self.rule.root, temporary, durable=settings.durable)

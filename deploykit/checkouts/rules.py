@@ -32,6 +32,7 @@ _MAX_PATH: Final = 255
 _SEPARATOR: Final = ","
 #: Modes in which the original put `topic/z` into a directory `topic`, and somebody looks there.
 _NESTABLE: Final = ("tags", "atomic")
+_PREFIX: Final = re.compile(r"[A-Za-z0-9_]{1,64}").fullmatch
 _PUPPET: Final = re.compile(r"[^a-z0-9_]")
 
 
@@ -100,6 +101,11 @@ def rule_of(settings: CheckoutSettings) -> CheckoutRule:
         raise SettingsError(
             f"checkout mode {settings.mode} cannot be nested ({why})", f"nested is for {' and '.join(_NESTABLE)}"
         )
+    if settings.prefix and (settings.mode != "puppetmaster" or not _PREFIX(settings.prefix)):
+        raise SettingsError(
+            f"checkout prefix {settings.prefix[:60]!a} cannot be used",
+            "for mode puppetmaster, of letters, digits and _",
+        )
     if target is None:
         if settings.mode == "dangerous":
             raise SettingsError(
@@ -128,7 +134,7 @@ def rule_of(settings: CheckoutSettings) -> CheckoutRule:
         "trusting": CheckoutRule(patterns=one, root=target.parent, directory=plain, remove=False),
         "dangerous": CheckoutRule(patterns=one, root=target.parent, directory=plain, remove=False),
         "branch": CheckoutRule(patterns=one, root=target.parent, directory=plain, remove=False),
-        "puppetmaster": CheckoutRule(patterns=heads, root=target, puppet=True),
+        "puppetmaster": CheckoutRule(patterns=heads, root=target, directory=settings.prefix + "{}", puppet=True),
         "tags": CheckoutRule(patterns=tags, root=target, nested=settings.nested),
         "atomic": CheckoutRule(patterns=heads, root=target.parent, directory=plain + "_{}", nested=settings.nested),
     }

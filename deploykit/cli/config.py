@@ -1,4 +1,4 @@
-"""`deploykit config`: check and show the settings."""
+"""`deploykit config`: check and show the settings, and make them of old ones."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 import click
 
+from deploykit.cli.configmigrate import migrate
 from deploykit.cli.options import config_option, json_option, load, print_json, to_json
 from deploykit.cli.visible import visible
 from deploykit.config.crosschecks import warnings
@@ -21,12 +22,15 @@ if TYPE_CHECKING:
 
 @click.group()
 def config() -> None:
-    """Check and show the settings.
+    """Check and show the settings; convert those of the original's programs.
 
     \b
     Example:
       deploykit config check --config /etc/deploykit/deploykit.toml
     """
+
+
+config.add_command(migrate)
 
 
 @config.command()

@@ -80,6 +80,8 @@ class CheckoutSettings(TreeSettings):
         target: where; must not be a real directory in the way (`trusting`, `branch`, `atomic`). `normal` has none.
         nested: a branch or tag `topic/z` is in `target/topic/z`, as the original had it, and no branch or tag may be
             a directory of another's path; for `tags` and `atomic`. Otherwise its directory has one name.
+        prefix: stands before the name of each branch's directory, `qa_`, so that several repositories can share a
+            `target`; for `puppetmaster`.
         branch: for `branch`; for `trusting` instead of the default branch.
         refs: only refs that match one of these patterns; all that the mode takes when empty.
         remove: whether the directory of a deleted ref goes; by default so in the modes with many directories.
@@ -93,6 +95,7 @@ class CheckoutSettings(TreeSettings):
     remove: bool | None = None
     grace: float = 10.0
     nested: bool = False
+    prefix: str = ""
 
 
 @attrs.frozen(kw_only=True, slots=True)

@@ -11,11 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final
 
 import attrs
 
 #: Where a value stands in the new settings: `("repositories", "shop", "url")`. A number is the place in a list.
 Place = tuple[str | int, ...]
+#: A place that begins so is in the settings of the hooks, `/etc/deploykit/hooks.toml`: a file of its own.
+HOOKS_FILE: Final = "hooks.toml"
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -39,13 +42,16 @@ class OldFile:
 
     Args:
         path: where it stood.
-        data: what it holds; keys are text, symbols (`:login`) without their colon.
+        data: what it holds: text, numbers, booleans, None, lists and maps. Keys are text, symbols (`:login`) without
+            their colon. What YAML reads as something else than it looks (`0755`, a date) is the text as written.
         mode: the file's permission bits, where they are known.
+        notes: what a person should know about how it was read, each with its line.
     """
 
     path: Path
     data: Mapping[str, object]
     mode: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -62,16 +68,20 @@ class MigrationDraft:
     """The new settings as they are filled. Two files may set the same key to the same value; another is `lost`.
 
     Args:
-        values: place -> value (text, number, boolean, list of these).
+        values: place -> value (text, number, boolean, list of these). In place of a secret stands the path of its file.
+        secrets: place of a key such as `passcode_file` -> what that file has to hold.
         comments: place of a key or a table -> the line before it.
         lost: what could not be carried over.
         warnings: what a person has to look at before the new settings are used.
+        taken: what only one may have (`("sites", DIRECTORY)`) -> whose it is.
     """
 
     values: dict[Place, object] = attrs.field(factory=dict)
+    secrets: dict[Place, str] = attrs.field(factory=dict, repr=False)
     comments: dict[Place, str] = attrs.field(factory=dict)
     lost: list[LostKey] = attrs.field(factory=list)
     warnings: list[str] = attrs.field(factory=list)
+    taken: dict[tuple[str, str], str] = attrs.field(factory=dict)
 
     def put(self, file: OldFile, old: str, place: Place, value: object, comment: str = "") -> None:
         """Set a new key; where another file has set it otherwise, the first stays and this one is lost."""
@@ -80,6 +90,11 @@ class MigrationDraft:
             self.lose(file, old, "another file says otherwise, and came first")
         elif comment:
             self.comments.setdefault(place, comment)
+
+    def put_secret(self, file: OldFile, old: str, place: Place, name: str, secret: str) -> None:
+        """Set a key that names a file with a secret, such as `passcode_file`; the file is called `name`."""
+        before = self.secrets.setdefault(place, secret)
+        self.put(file, old, place, name if before == secret else None)
 
     def lose(self, file: OldFile, old: str, why: str) -> None:
         """Note a key that is not carried over."""
@@ -107,6 +122,7 @@ class Kind:
         fits: says whether a file is of this kind, from its keys alone.
         rows: the table of keys.
         convert: fills the draft from a file.
+        late: its files only add to what other files set up, and are converted after them.
     """
 
     name: str
@@ -115,6 +131,7 @@ class Kind:
     fits: Callable[[OldFile], bool]
     rows: tuple[Row, ...]
     convert: Callable[[OldFile, MigrationDraft], None]
+    late: bool = False
 
 
-__all__ = ["MigrationDraft", "Kind", "LostKey", "OldFile", "Place", "Row"]
+__all__ = ["HOOKS_FILE", "MigrationDraft", "Kind", "LostKey", "OldFile", "Place", "Row"]

@@ -24,18 +24,38 @@ class SourceRead:
 
 @attrs.frozen(kw_only=True, slots=True)
 class PackageVersions:
-    """What this machine holds of a package, and would install; empty texts for none. Versions with their epochs."""
+    """What this machine holds of a package, and would install; empty texts for none. Versions with their epochs.
+
+    Args:
+        installed: version; for several architectures, that of the first.
+        candidate: version that would be installed.
+        architecture: of what is installed, the machine's own before others; empty if nothing is.
+        others: further architectures for which it is installed.
+    """
 
     installed: str = ""
     candidate: str = ""
     architecture: str = ""
+    others: tuple[str, ...] = ()
 
 
 class PackageManager(Protocol):
     """A package manager, by its programs: argument lists, no shell, `LC_ALL=C`, each with a deadline.
 
-    Names are checked by the caller (`packagenames.py`): none begins with a dash.
+    Names are checked by the caller (`packagenames.py`): none begins with a dash, none holds an architecture.
     """
+
+    def problem(self) -> str:
+        """Return why it cannot work here at all, a program that is not there; empty when it can. Starts nothing."""
+        ...
+
+    def architecture(self) -> str:
+        """Return the architecture of this machine's own packages: `amd64` for dpkg, `x86_64` for rpm.
+
+        Raises:
+            PackageError: the package manager cannot be asked.
+        """
+        ...
 
     def installed(self, names: Sequence[str]) -> Mapping[str, PackageVersions]:
         """Return those of `names` that are installed here (also held ones), with their versions.
@@ -55,8 +75,8 @@ class PackageManager(Protocol):
         """
         ...
 
-    def versions(self, name: str) -> PackageVersions:
-        """Return what is installed and what could be, after sources were read.
+    def versions(self, names: Sequence[str]) -> Mapping[str, PackageVersions]:
+        """Return what is installed and what could be, of each of `names`, after sources were read.
 
         Raises:
             PackageError: the package manager cannot be asked.

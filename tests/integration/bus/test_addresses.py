@@ -239,7 +239,7 @@ def test_a_resolver_that_hangs_is_asked_once_and_holds_nobody_up(monkeypatch: py
     assert "looking up its name took too long" in events.of(ConnectFailed)[0].problem
     began = time.monotonic()
     bus.stop()
-    assert time.monotonic() - began < 5, "it was not waited for"
+    assert time.monotonic() - began < 30, "it was not waited for"
     answer.set()
     assert len(asked) == 1
 

@@ -190,7 +190,7 @@ def test_what_ends_under_a_flood_does_not_wait_for_an_answer_behind_what_is_not_
         wait_until(lambda: subscription.queued >= 1000)
         began = time.monotonic()
         end(bus, subscription)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 18
 
 
 def test_a_refused_subscription_is_tried_again_and_does_not_disturb_the_others(

@@ -371,9 +371,9 @@ def test_the_time_limit_of_one_node_counts_from_the_command(tmp_path: Path, depl
     fleet = StandIns(tmp_path, deploykit_broker.address, names(1), behaves={"web1": {"deploy": "silent"}})
     with fleet, Bus(fleet.settings.broker, client_id="operator") as bus:
         assert bus.wait_connected(60)
-        begun = time.monotonic() - 5.0  # what looking the commit up and connecting took
-        result = start_rollout(planned(fleet, timeout=6.0), bus, begun=begun)
-        assert time.monotonic() - begun < 11.0
+        begun = time.monotonic() - 60.0  # what looking the commit up and connecting took
+        result = start_rollout(planned(fleet, timeout=61.0), bus, begun=begun)
+        assert time.monotonic() - begun < 120.0  # and not 61 s more
     assert result.exit_code == 1
     assert result.plan.options.timeout <= 1.0
 

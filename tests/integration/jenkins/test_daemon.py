@@ -240,7 +240,7 @@ def test_it_works_on_a_bus_that_others_use_too(fleet: Fleet) -> None:
         fleet.bus.send(push())
         fleet.wait("queued")
     assert fleet.bus.wait_connected(1)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 60
 
 
 def test_who_asked_and_what_was_decided_is_recorded_and_counted(fleet: Fleet) -> None:

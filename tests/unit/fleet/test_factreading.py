@@ -71,10 +71,10 @@ def test_hostile_json_is_a_problem_line_too(tmp_path: Path) -> None:
 def test_a_gigabyte_is_refused_and_not_read(file: Path) -> None:
     with file.open("wb") as out:
         out.truncate(1 << 30)
-    began = time.monotonic()
+    began = time.thread_time()
     with pytest.raises(FactsError, match=f"longer than {MAX_FILE} bytes"):
         read_facts(file)
-    assert time.monotonic() - began < 1
+    assert time.thread_time() - began < 1
 
 
 def test_what_has_no_size_is_read_up_to_the_cap(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from time import monotonic
+from time import thread_time
 
 import pytest
 
@@ -38,10 +38,10 @@ def test_the_text_is_one_line_without_markup() -> None:
 
 
 def test_a_hostile_body_costs_no_time() -> None:
-    began = monotonic()
+    began = thread_time()
     for piece in (b"<", b"<style>", b"<style", b"&", b"\xff"):
         HttpReply(status=500, body=piece * (65536 // len(piece))).text()
-    assert monotonic() - began < 2
+    assert thread_time() - began < 2
 
 
 def test_what_may_hold_a_secret_is_not_in_repr() -> None:

@@ -39,9 +39,9 @@ def test_the_empty_password_is_nobodys() -> None:
 
 
 def test_a_password_of_any_length_costs_little() -> None:
-    began = time.monotonic()
+    began = time.thread_time()
     assert not parse_passwords(f"ann:{SHA}").check("ann", "x" * 10_000_000)
-    assert time.monotonic() - began < 1
+    assert time.thread_time() - began < 2
 
 
 @pytest.mark.parametrize("stored", [BCRYPT.replace("$04$", "$08$"), SHA.replace("rounds=1000$", "")])

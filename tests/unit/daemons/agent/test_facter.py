@@ -72,7 +72,7 @@ def test_one_that_does_not_end_is_killed_with_its_children(program: Path, lines:
     began = time.monotonic()
     with pytest.raises(FactsError, match=r"no answer within 0\.3 s"):
         run_facter(deadline=0.3)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_without_facter_the_error_says_what_to_do(program: Path) -> None:

@@ -175,7 +175,7 @@ def test_its_end_leaves_a_view_behind_that_hangs() -> None:
         assert slow.begun.wait(30)
         begun = time.monotonic()
         server.close()
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 30  # and not until the view answers
         assert b" 500 " in read_to_end(asking)
         slow.may_answer.set()
         wait_until(lambda: not any(one.name == "deploykit-http" for one in threading.enumerate()))

@@ -1,0 +1,93 @@
+"""Put a draft on the disk: the settings, those of the hooks, and a file for each secret, all of mode 0600.
+
+Rules:
+
+* Nothing that is there already is written over, unless the caller says so; then each file is replaced as a whole.
+* Secrets first: settings that name a file which is not there would not be accepted.
+* Where one file cannot be written, those that were made before it are removed again.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+from deploykit.config.load import parse_settings
+from deploykit.config.migrate.model import HOOKS_FILE, MigrationDraft
+from deploykit.config.migrate.render import render, render_hooks
+from deploykit.errors import SettingsError, UsageError
+from deploykit.system.durable import sync_directory, write_all
+
+
+def write_draft(draft: MigrationDraft, sources: Sequence[Path], path: Path, *, force: bool = False) -> list[Path]:
+    """Write a draft to files, and return which.
+
+    Args:
+        draft: what to write.
+        sources: the old files, for the line at the top.
+        path: the settings file; the others are beside it.
+        force: write over what is there.
+
+    Raises:
+        UsageError: one of them is there already, or cannot be written; then none is.
+    """
+    directory = Path(os.path.abspath(path)).parent  # noqa: PTH100 -- resolve() would follow a symlink to the file
+    contents = {directory / str(draft.values[place]): secret for place, secret in draft.secrets.items()}
+    if hooks := render_hooks(draft, sources):
+        contents[directory / HOOKS_FILE] = hooks
+    contents[directory / path.name] = render(draft, sources, directory=directory, private=True)
+    there = [file for file in contents if os.path.lexists(file)]
+    if there and not force:
+        names = ", ".join(map(str, there[:5])) + (f" and {len(there) - 5} more" if len(there) > 5 else "")
+        raise UsageError(f"there already: {names}", "write to another directory, or write over it with --force")
+    made: list[Path] = []
+    try:
+        for file, content in contents.items():
+            _write(file, content.encode(), force=force)
+            made.append(file)
+        sync_directory(directory)
+    except OSError as error:
+        if not force:
+            for file in made:
+                file.unlink(missing_ok=True)
+        raise UsageError(f"cannot write {error.filename or directory}: {error.strerror}") from error
+    return [*contents]
+
+
+def acceptance_problems(draft: MigrationDraft) -> tuple[str, ...]:
+    """Return why the settings would not be accepted; empty where they are. Files that they name are not looked at."""
+    text = render(draft, private=True)
+    data = tomllib.loads(text)
+    if isinstance(data.get("broker"), dict) and "passcode_file" in data["broker"]:
+        # It is read with the settings, and is not there yet.
+        without = {place: value for place, value in draft.values.items() if place != ("broker", "passcode_file")}
+        rest = MigrationDraft(values=without, secrets={p: s for p, s in draft.secrets.items() if p in without})
+        text = render(rest, private=True)
+    try:
+        parse_settings(text.encode(), where="what came out")
+    except SettingsError as error:
+        return error.problems
+    return ()
+
+
+def _write(path: Path, content: bytes, *, force: bool) -> None:
+    """Write one file whole, for its owner alone."""
+    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(fd, "wb"):
+            os.fchmod(fd, 0o600)
+            write_all(fd, content)
+            os.fsync(fd)
+        if force:
+            temporary.replace(path)
+        else:
+            os.link(temporary, path)  # fails where somebody made it since
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+__all__ = ["acceptance_problems", "write_draft"]
