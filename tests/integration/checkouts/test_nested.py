@@ -279,7 +279,7 @@ def test_a_state_or_a_copy_with_a_name_that_leads_elsewhere_is_not_followed(tmp_
         state.read_text().replace('"format"', '"parents": ["../../victim", "/etc", ".deploykit"], "format"')
     )
     scene.add("v1")
-    scene.update()
+    assert scene.update().removed == ()
     assert (tmp_path / "victim").is_dir()
     assert scene.shown() == {"v1": "v1"}
 
