@@ -122,9 +122,10 @@ def _check_all(
     """
     found = resolve_environment(data, environ)
     data.setdefault("node", _own_name())
-    if isinstance(data.get("topics"), dict):
+    legacy = data.get("legacy") is True
+    if isinstance(data.setdefault("topics", {}) if legacy else data.get("topics"), dict):
         try:
-            data["topics"] = with_preset(data["topics"])
+            data["topics"] = with_preset(data["topics"], legacy=legacy)
         except ValueError as error:
             found.append(f"topics.{error}")
             del data["topics"]

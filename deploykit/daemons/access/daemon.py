@@ -149,7 +149,7 @@ class AccessDaemon(Service):
         self._ids.close()  # it can be opened; the next use opens it again
         log = open_audit(settings, on_record=self.metrics.audit_recorded)
         self._audit = AccessAudit(AuditWriter(log, f"access/{settings.node}", now), settings.node)
-        reporter = Reporter(self._outbox, settings.topics, key)
+        reporter = Reporter(self._outbox, settings.topics, key, legacy=settings.legacy)
         self._reports = AccessReportMaker(node=settings.node)
         self._pending = PendingReports(reporter)
         self.keeper = AccessKeeper(

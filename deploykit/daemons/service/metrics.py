@@ -152,6 +152,10 @@ class Metrics:
         """Count a question to this node: `answered`, `denied`, `unverified`, `repeated`, `dropped` or `expired`."""
         self._add("questions_total", outcome)
 
+    def package_source_read(self, source: str, outcome: str) -> None:
+        """Count a read of a package source: `read`, `locked`, `failed` or `missing`."""
+        self._add("package_source_reads_total", source, outcome)
+
     def audit_recorded(self, decision: str) -> None:
         """Count a record of the audit log: `allowed` or `denied`."""
         self._add("audit_records_total", decision)

@@ -38,6 +38,8 @@ BUILD_OUTCOMES: Final = (
 GATE_OUTCOMES: Final = ("open", "closed", "not-needed", "without-build")
 DECISIONS: Final = ("allowed", "denied")
 QUESTION_OUTCOMES: Final = ("answered", "denied", "unverified", "repeated", "dropped", "expired")
+#: What became of a package source that was to be read, as `ReadOutcome` has it.
+PACKAGE_READS: Final = ("read", "locked", "failed", "missing")
 
 WEBHOOK_RESULTS: Final = (
     *("queued", "copy", "ignored", "unmapped"),
@@ -138,6 +140,12 @@ METRICS: Final = (
     ),
     MetricSpec(
         "access_users", "gauge", "Users in the access file of a protected site, anybody's lines included.", _SITE
+    ),
+    MetricSpec(
+        "package_source_reads_total",
+        "counter",
+        "Runs of the package manager that read a source, by what came of them.",
+        {"source": (), "outcome": PACKAGE_READS},
     ),
     MetricSpec(
         "keepalive_up",
