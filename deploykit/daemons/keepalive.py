@@ -113,6 +113,7 @@ class KeepaliveSender(Service):
             for link in self._links:
                 undo.callback(link.stop, 0)
                 link.start()
+            self.metrics.expect("keepalive", destinations=self._alive())
             self.metrics.watch_keepalive(self._alive)
             self.threads.start()
             undo.pop_all()

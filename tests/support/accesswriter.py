@@ -1,10 +1,13 @@
 """One run of the access daemon's keeper, as a process that can be killed: grants bob, revokes alice, and ends.
 
 python -m tests.support.accesswriter ROOT
+
+Where ROOT.haproxy is a file, its lines say how a haproxy is tested, reloaded and asked: JSON.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 from datetime import UTC, datetime, timedelta
@@ -16,14 +19,25 @@ from deploykit.names import SiteName
 from deploykit.settings import AccessSiteSettings
 
 SHOP = SiteName("shop")
-HASH = "$6$saltsaltsaltsalt$" + "a" * 86
+#: Of the password of `accessworld`: real servers are asked.
+HASH = "$6$saltsaltsaltsalt$GkzgkzVbauGAKXpOTbypQEKy/9yJWVjcvXvDw7CxoJjnJ1.w.g1rV8bhCVTpHrRrO/h6b3DAwPN3y5qmHXZ1R1"
 #: The test of the configuration: a file that is not whole does not pass.
 CHECK = "import sys; text = open(sys.argv[1]).read(); sys.exit(0 if text.endswith(('Z\\n', 'monitor:x\\n')) else 1)"
 
 
 def settings_of(root: Path) -> AccessSiteSettings:
     """The site, whose test and reload are programs of their own."""
-    file = root / "users"
+    file, haproxy = root / "users", root.with_suffix(".haproxy")
+    if haproxy.exists():
+        more = json.loads(haproxy.read_text())
+        return AccessSiteSettings(
+            file=file,
+            kind="haproxy",
+            userlist="stage",
+            test=tuple(more["test"]),
+            reload=tuple(more["reload"]),
+            master=Path(more["master"]),
+        )
     return AccessSiteSettings(
         file=file, test=(sys.executable, "-c", CHECK, str(file)), reload=("/bin/cp", str(file), str(root / "served"))
     )

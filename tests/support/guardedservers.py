@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -67,7 +68,7 @@ def guarded(kind: str, root: Path, users: Path | None = None) -> Iterator[Guarde
 
     Args:
         root: for everything of it.
-        users: its file of users, which is there; None: one of its own.
+        users: its file of users, which is there; None: one of its own. Apache reads it as another user.
     """
     root.mkdir(parents=True)
     with {"nginx": _nginx, "apache": _apache, "haproxy": _haproxy}[kind](root, users) as made:
@@ -107,17 +108,29 @@ def _nginx(root: Path, file: Path | None) -> Iterator[GuardedServer]:
 
 
 @contextlib.contextmanager
+def public_directory() -> Iterator[Path]:
+    """Make a directory that every user may read, beside pytest's: that of another run closes those to others."""
+    with tempfile.TemporaryDirectory(prefix="deploykit-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@contextlib.contextmanager
 def _apache(root: Path, file: Path | None) -> Iterator[GuardedServer]:
+    with public_directory() as public, _apache_in(root, public, file) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def _apache_in(root: Path, public: Path, file: Path | None) -> Iterator[GuardedServer]:
     program = needs("apache2", package="apache2-bin")
     needs_file(f"{_MODULES}/mod_auth_basic.so", package="apache2-bin")
-    users, port, page = file or _users(root), free_port(), _page(root)
+    users, port, page = file or _users(public), free_port(), _page(public)
     modules = "".join(f"LoadModule {name}_module {_MODULES}/mod_{name}.so\n" for name in _LOADED)
     root_user = "User www-data\nGroup www-data\n" if os.geteuid() == 0 else ""
     if root_user:
         users.chmod(0o644)
-        for directory in (page, *root.parents):
-            with contextlib.suppress(PermissionError):
-                directory.chmod(directory.stat().st_mode | 0o055)
+        page.chmod(0o755)
     config = root / "apache.conf"
     config.write_text(
         f"{modules}{root_user}ServerRoot {root}\nPidFile {root}/pid\nDefaultRuntimeDir {root}\nMutex pthread\n"
@@ -172,4 +185,4 @@ def _running(argv: list[str], root: Path) -> Iterator[subprocess.Popen[bytes]]:
         process.wait(30)
 
 
-__all__ = ["GuardedServer", "guarded"]
+__all__ = ["GuardedServer", "free_port", "guarded", "public_directory"]

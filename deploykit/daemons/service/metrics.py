@@ -79,13 +79,15 @@ class Metrics:
         repositories: Iterable[str] = (),
         sources: Iterable[str] = (),
         channels: Iterable[str] = (),
+        destinations: Iterable[str] = (),
         counters: Iterable[str] = (),
     ) -> None:
         """Set the names that a service of this process has in its settings, in place of those of its last call.
 
         Args:
             service: the service's name.
-            sites, repositories, sources, channels: the closed sets of the labels `site`, `repo`, `source`, `channel`.
+            sites, repositories, sources, channels, destinations: the closed sets of the labels `site`, `repo`,
+                `source`, `channel`, `destination`.
             counters: those that it counts (`deploys_total` …): they are shown as 0 from the beginning, so that an alert
                 sees the first one.
         """
@@ -94,6 +96,7 @@ class Metrics:
             self._names["repo"][service] = frozenset(repositories)
             self._names["source"][service] = frozenset(sources)
             self._names["channel"][service] = frozenset(channels)
+            self._names["destination"][service] = frozenset(destinations)
             self._expected[service] = frozenset(counters)
 
     # -- counting ------------------------------------------------------------------------------------------------------
@@ -307,7 +310,9 @@ class Metrics:
         if buses:
             values["bus_connected"][()] = float(all(bus.state is BusState.CONNECTED for bus in buses))
         values["access_users"] = {(site,): float(count) for site, count in self._access().items()}
-        values["keepalive_up"] = {(name,): float(alive) for name, alive in self._keepalive().items()}
+        alive, spec_up = self._keepalive(), BY_NAME["keepalive_up"]
+        with self._lock:
+            values["keepalive_up"] = {self._key(spec_up, (name,)): float(up) for name, up in alive.items()}
         if sizes:
             values["outbox_records"][()] = float(sum(size.records for size in sizes))
         if oldest := [size.oldest for size in sizes if size.oldest is not None]:

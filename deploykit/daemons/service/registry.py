@@ -106,11 +106,13 @@ def make_group(names: Sequence[str], settings: Settings, metrics: Metrics | None
         broker = attrs.evolve(broker, keepalive=())  # the service sends them, not the bus too
     client_id = next((SERVICES[name].client_id for name in names if SERVICES[name].client_id), "")
     bus = Bus(broker, client_id=client_id.format(node=settings.node))
-    services, metrics = [], metrics or Metrics()
+    services, metrics = list[Service](), metrics or Metrics()
     for name in names:
         try:
             services.append(SERVICES[name].make(settings, bus, metrics))
         except BaseException as error:
+            for service in services:
+                service.discard()  # it may hold a bus of its own
             bus.stop(0)
             if isinstance(error, DeploykitError):
                 name_in(error, name)

@@ -158,6 +158,18 @@ def test_without_a_shared_destination_the_login_of_the_broker_is_not_used(broker
     assert broker.stats().connections == 0
 
 
+def test_the_first_login_that_is_refused_ends_nothing(broker: EmbeddedBroker) -> None:
+    bad = KeepaliveDestination(destination="/queue/a", login="eve", passcode="x")
+    good = KeepaliveDestination(destination="/queue/a", login="bob", passcode="bob-canary")
+    with KeepaliveSender(settings_of(bare(broker), bad=bad, good=good)) as sender:
+        wait_until(lambda: any("refused the login" in line for line in sender.problems), "the refusal", 30)
+        wait_until(lambda: sender.metrics.series("keepalive_up") == {("bad",): 0.0, ("good",): 1.0}, "a keepalive", 30)
+        assert sender.wait_connected(30)
+        sender.check()
+        assert (sender.connected, sender.working, sender.blocking) == (True, True, ())
+        assert sender.status == "1 of 2 connections"
+
+
 def test_where_every_login_is_refused_it_ends(broker: EmbeddedBroker) -> None:
     one = KeepaliveDestination(destination="/queue/a", login="bob", passcode="x")
     other = KeepaliveDestination(destination="/queue/a", login="eve", passcode="x")

@@ -37,11 +37,15 @@ class OldStomp:
         headers = {"login": unquote(found.username or ""), "passcode": unquote(found.password or "")}
         if newer:
             headers |= {"accept-version": "1.1", "host": "/", "heart-beat": "0,0"}
-        self._write("CONNECT", headers)
-        answer = self.receive()
-        if answer.command != "CONNECTED":
-            raise ConnectionError(answer.command)
-        self._socket.settimeout(None)
+        try:
+            self._write("CONNECT", headers)
+            answer = self.receive()
+            if answer.command != "CONNECTED":
+                raise ConnectionError(answer.command)
+            self._socket.settimeout(None)
+        except BaseException:
+            self._socket.close()
+            raise
 
     def send(self, destination: str, body: str, subject: str | None = None) -> None:
         """Send an event: these headers in this order, no receipt, not persistent; a keepalive has no subject. [seen]"""

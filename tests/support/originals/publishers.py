@@ -40,8 +40,10 @@ class OldBus:
     def tell(self, name: str, body: str, subject: str | None = None) -> None:
         """Connect, send one event, and go; where the broker is down this is an error (the original hung). [seen]"""
         stomp = OldStomp(self.address)
-        stomp.send(name if name.startswith("/") else self.topic(name), body, subject)
-        stomp.close()
+        try:
+            stomp.send(name if name.startswith("/") else self.topic(name), body, subject)
+        finally:
+            stomp.close()
 
     def human(self, program: str, line: str) -> None:
         """Send one line for people."""

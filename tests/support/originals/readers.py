@@ -47,10 +47,14 @@ class OldDaemon:
         self.heard: list[OldFrame] = []
         self.died: Exception | None = None
         self._stomp = OldStomp(bus.address, newer=newer)
-        for number, topic in enumerate(topics):
-            self._stomp.subscribe(bus.topic(topic), number)
-            while self._stomp.receive().command != "RECEIPT":
-                continue
+        try:
+            for number, topic in enumerate(topics):
+                self._stomp.subscribe(bus.topic(topic), number)
+                while self._stomp.receive().command != "RECEIPT":
+                    continue
+        except BaseException:
+            self._stomp.close()
+            raise
         self._ended = False
         self._thread = threading.Thread(target=self._run, name=type(self).__name__, daemon=True)
 

@@ -39,7 +39,7 @@ class WatchedByTest:
 
 
 #: The one name of each label whose values are in the settings.
-NAMES = {"site": "shop", "repo": "group/shop", "source": "forge", "channel": "ops"}
+NAMES = {"site": "shop", "repo": "group/shop", "source": "forge", "channel": "ops", "destination": "builds"}
 
 
 def samples(metrics: Metrics) -> list[Sample]:
@@ -98,7 +98,8 @@ def everything(tmp_path: Path) -> Metrics:
     metrics.watch_outbox(outbox.path)
     metrics.watch_sites({"shop": lambda: "0001-v1-1a2b3c4"})
     metrics.watch_access(lambda: {"shop": 2})
-    metrics.watch_keepalive(lambda: {"builds": True})
+    metrics.expect("keepalive", destinations=["builds"])
+    metrics.watch_keepalive(lambda: {"builds": True, "nowhere": False})
     return metrics
 
 
