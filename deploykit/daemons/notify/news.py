@@ -5,7 +5,8 @@ Rules:
 * What went wrong is `failure`, and also of its own kind: a failed build goes where builds go.
 * What must be signed and is not believed is no news. What needs no signature is marked as unsigned.
 * Locks and approvals are statements that anybody may send again: old ones are no news.
-* What nodes ask and describe, and the steps of a deploy, are for pages and no news.
+* What nodes ask and describe, and the steps of a deploy, are for pages and no news. So is a package source that was
+  read; one that could not be is news.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from deploykit.messages import (
     MirrorUpdated,
     Notice,
     PackagePublished,
+    PackageReported,
     RefUpdated,
     RevisionCommitted,
     RolloutAbort,
@@ -147,7 +149,7 @@ def _went_wrong(message: Message) -> bool:
             return message.outcome != "success"
         case RolloutReported():
             return message.state in _BAD_ENDS or (message.state == "paused" and bool(message.failed))
-        case AccessReported() | MirrorUpdated():
+        case AccessReported() | MirrorUpdated() | PackageReported():
             return message.outcome in ("refused", "failed")
     return False
 
