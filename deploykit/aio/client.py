@@ -21,8 +21,8 @@ from deploykit.bus.verdicts import Verdict
 from deploykit.errors import BusClosed, PublishError, UsageError, WindowFull
 from deploykit.messages.base import Message
 from deploykit.messages.topics import TopicMap, topic_of
-from deploykit.wire.codec import encode
 from deploykit.wire.frame import Frame
+from deploykit.wire.people import frame_for
 
 if TYPE_CHECKING:
     from deploykit.bus.subscription import Subscription
@@ -158,7 +158,8 @@ class AsyncBus:
             MessageError: the message cannot be written.
             PublishError: as `publish`.
         """
-        await self.publish(topic_of(message, topics or TopicMap()), encode(message), timeout=timeout)
+        destination = topic_of(message, topics or TopicMap())
+        await self.publish(destination, frame_for(message, destination), timeout=timeout)
 
     def publish_nowait(
         self,

@@ -42,8 +42,8 @@ from deploykit.messages.base import Message
 from deploykit.messages.topics import TopicMap, topic_of
 from deploykit.settings.address import parse_address
 from deploykit.settings.bus import BusSettings
-from deploykit.wire.codec import encode
 from deploykit.wire.frame import Frame
+from deploykit.wire.people import frame_for
 
 logger = logging.getLogger(__name__)
 
@@ -270,7 +270,7 @@ class Bus:
             PublishError, LoginRefused, BusClosed: as for `publish`.
         """
         destination = topic_of(message, topics or TopicMap())
-        self.publish(destination, encode(message), timeout=timeout, persistent=persistent, ttl=ttl)
+        self.publish(destination, frame_for(message, destination), timeout=timeout, persistent=persistent, ttl=ttl)
 
     def publish_nowait(
         self,

@@ -9,10 +9,11 @@ from deploykit.daemons.relay import open_outbox
 from deploykit.errors import DialectError, MessageError, UsageError
 from deploykit.messages import Message, Notice, one_line
 from deploykit.messages.destinations import check_destination
-from deploykit.messages.topics import topic_of
+from deploykit.messages.topics import is_for_people, topic_of
 from deploykit.settings.node import Settings
 from deploykit.trust.signature import BodySigner, sign
 from deploykit.wire import Frame, decode, encode
+from deploykit.wire.people import frame_for
 
 
 def frame_of_text(settings: Settings, text: str) -> tuple[Message, Frame]:
@@ -47,7 +48,7 @@ def send(
     """Queue the frame, or send it at once, and return where it goes.
 
     Raises:
-        UsageError: `destination` is not a destination.
+        UsageError: `destination` is not a destination, or none for what is signed.
         OutboxError: the frame was not queued.
         BusError: the broker did not confirm it.
     """
@@ -55,6 +56,11 @@ def send(
     if not _is_destination(target):
         # A relay would find that much later, and the message would become a dead letter.
         raise UsageError(f"{one_line(target)} is not a destination", "e.g. /topic/NAME or /queue/NAME")
+    if isinstance(message, Notice) and (is_for_people(target) or (settings.legacy and not destination)):
+        if key is not None:
+            problem = f"{one_line(target)} is read by programs that know no signature"
+            raise UsageError(problem, "leave out --sign, or name another --destination")
+        frame = frame_for(message, target, legacy=True)
     if key is not None:
         frame = sign(frame, key)
     if now:

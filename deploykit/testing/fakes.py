@@ -43,8 +43,8 @@ from deploykit.messages.destinations import check_destination
 from deploykit.messages.topics import TopicMap, topic_of
 from deploykit.testing.listeners import BROKER, FakeListeners
 from deploykit.testing.verdict import verdict_of
-from deploykit.wire.codec import ID_HEADER, encode
-from deploykit.wire.frame import Frame
+from deploykit.wire.frame import ID_HEADER, Frame
+from deploykit.wire.people import frame_for
 
 _M = TypeVar("_M", bound=Message)
 
@@ -238,7 +238,7 @@ class FakeBus:
     ) -> None:
         """Take a message for the topic it belongs to, waiting for the answer; see `Bus.send`."""
         destination = topic_of(message, topics or TopicMap())
-        self.publish(destination, encode(message), timeout=timeout, persistent=persistent, ttl=ttl)
+        self.publish(destination, frame_for(message, destination), timeout=timeout, persistent=persistent, ttl=ttl)
 
     # -- what `Bus` has: subscribing ---------------------------------------------------------------------------------
 
@@ -302,7 +302,7 @@ class FakeBus:
             BusClosed: the bus was closed.
         """
         self._check_open()
-        frame = content if isinstance(content, Frame) else encode(content)
+        frame = content if isinstance(content, Frame) else frame_for(content, destination)
         if not (called := [one for one in self.subscriptions if one.destination == destination]):
             known = ", ".join(sorted({one.destination for one in self.subscriptions})) or "none"
             raise UsageError(f"no handler for {destination}", f"subscribed destinations: {known}")

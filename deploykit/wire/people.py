@@ -13,7 +13,7 @@ import uuid
 from deploykit.messages.base import Message
 from deploykit.messages.notice import Notice
 from deploykit.messages.topics import is_for_people
-from deploykit.wire.codec import encode_fitted
+from deploykit.wire.codec import encode, encode_fitted
 from deploykit.wire.frame import Frame
 
 
@@ -40,4 +40,13 @@ def line_frame(notice: Notice, destination: str, *, legacy: bool) -> Frame:
     return encode_legacy(notice)
 
 
-__all__ = ["line_frame", "line_id"]
+def frame_for(message: Message, destination: str, *, legacy: bool = False) -> Frame:
+    """Return any message as it is sent to a destination: a line as `line_frame` says, but uncut; others natively.
+
+    Raises:
+        MessageError: a field holds what no reader would accept, or it is too long.
+    """
+    return encode(message, legacy=isinstance(message, Notice) and (legacy or is_for_people(destination)))
+
+
+__all__ = ["frame_for", "line_frame", "line_id"]

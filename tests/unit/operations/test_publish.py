@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import attrs
 import pytest
 
 from deploykit.errors import MessageError, UsageError
 from deploykit.messages import Notice
+from deploykit.messages.topics import PRESETS, TopicMap
 from deploykit.names import NodeName
 from deploykit.operations import publish
 from deploykit.outbox import Outbox
@@ -27,6 +29,31 @@ def test_a_line_of_text_is_queued_as_a_notice(settings: Settings) -> None:
     (record,) = Outbox(settings.outbox.path).pending()
     assert (target, record.destination) == (settings.topics.notice, settings.topics.notice)
     assert b"freeze until Monday" in record.frame.body
+
+
+@pytest.mark.parametrize(
+    ("legacy", "topics", "destination", "plain"),
+    [
+        (True, PRESETS["future"], None, True),
+        (False, PRESETS["future"], None, True),
+        (False, TopicMap(), "/topic/future.events.gitolite", True),
+        (True, TopicMap(), None, True),
+        (True, TopicMap(), "/topic/mine", False),
+        (False, TopicMap(), None, False),
+    ],
+)
+def test_a_line_is_plain_text_where_the_originals_readers_are(
+    settings: Settings, tmp_path: Path, legacy: bool, topics: TopicMap, destination: str | None, plain: bool
+) -> None:
+    settings = attrs.evolve(settings, legacy=legacy, topics=topics)
+    message, frame = publish.frame_of_text(settings, "freeze until Monday")
+    publish.send(settings, message, frame, destination=destination, now=False, key=None)
+    (record,) = Outbox(settings.outbox.path).pending()
+    assert (record.frame.body == b"freeze until Monday") is plain
+    key = generate_key(tmp_path / "key")
+    if plain:
+        with pytest.raises(UsageError, match="know no signature"):
+            publish.send(settings, message, frame, destination=destination, now=False, key=key)
 
 
 @pytest.mark.parametrize("text", ["", "  ", "\n", "a\udcff"])
