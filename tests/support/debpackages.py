@@ -32,7 +32,6 @@ APT::Architecture "amd64";
 APT::Architectures {{ "amd64"; "i386"; }};
 Acquire::Languages "none";
 Acquire::Retries "0";
-Acquire::http::Timeout "1";
 """
 
 

@@ -269,9 +269,9 @@ _WRONG = {
     "403": _Wrong(status=403, reason="403"),
     "404": _Wrong(status=404, reason="no longer has a Release file"),
     "500": _Wrong(status=500, reason="500"),
-    "no http": _Wrong(kind="garbage", reason="Connection failed"),
+    "no http": _Wrong(kind="garbage", reason="Failed to fetch"),
     "a page for logging in": _Wrong(body=b"<html>Log in</html>", reason="Release"),
-    "cut off at once": _Wrong(kind="close", reason="Connection failed"),
+    "cut off at once": _Wrong(kind="close", reason="Failed to fetch"),
     "cut off in the middle": _Wrong(kind="middle", reason="Release"),
     "other packages than announced": _Wrong(path="/binary-", body=b"x", reason="Failed to fetch"),
     "no packages": _Wrong(path="/binary-", status=404, reason="Failed to fetch"),
@@ -291,12 +291,15 @@ def test_an_answer_that_is_none(apt: AptRoot, manager: AptManager, served: _Serv
             file.unlink()
             lists.pop(file.name)
     site.fault = Fault(kind=wrong.kind, path=wrong.path, status=wrong.status, body=wrong.body)
+    if wrong.kind in ("garbage", "close"):  # apt connects again then, and waits
+        apt.configure('Acquire::http::Timeout "1";\n')
     detail = _read(manager, source, "failed")
     assert wrong.reason in detail
     assert "secret" not in detail
     assert lists.items() <= apt.list_bytes().items()
     assert _candidate(manager) == ("1.0" if wrong.path == "Release" else "")
     site.fault = None
+    apt.configure("")
     _read(manager, source)
     assert _candidate(manager) == "1.0"
 
