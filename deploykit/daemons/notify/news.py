@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 import attrs
 
+from deploykit.daemons.legacylines import line_of
 from deploykit.fleet.tracetrust import SignatureVerdict
 from deploykit.messages import (
     AccessReported,
@@ -94,7 +95,10 @@ class NewsItem:
 
     @property
     def pair(self) -> tuple[str, str]:
-        """The same for an event and for the notice that a hook sends with it."""
+        """The same for an event and for the notice that a hook, or a daemon in a mixed fleet, sends with it."""
+        line = line_of(self.message)
+        if line is not None:
+            return line.correlation_id, one_line(line.text, _LENGTHS["line"])
         return self.message.correlation_id, self.fields["line"]
 
 
