@@ -1,4 +1,7 @@
-"""The packages daemon as a process of its own, with the package manager of a test: `ROOT ADDRESS TOPIC`."""
+"""The packages daemon as a process of its own, with the package manager of a test: `ROOT ADDRESS TOPIC`.
+
+A source is tried once.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ def main() -> None:
     manager = DirectoryManager(root / "manager")
     lifecycle.serve_one(
         "packages",
-        lambda: packages_settings(root, address, topic=topic),
+        lambda: packages_settings(root, address, topic=topic, attempts=1),
         lambda settings, metrics: PackagesDaemon(settings, metrics=metrics, manager=manager),
         on_ready=lambda name: print(f"ready: {name}", flush=True),
     )

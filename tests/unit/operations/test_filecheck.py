@@ -11,10 +11,12 @@ import attrs
 import pytest
 
 from deploykit.config import load_settings
+from deploykit.daemons.packages import program
 from deploykit.errors import SettingsError
 from deploykit.names import NodeName, RepoName, SiteName
 from deploykit.operations.filecheck import FILE_CHECKS, file_problems
 from deploykit.settings import AccessSettings, AccessSiteSettings, NodeSiteSettings, Settings
+from deploykit.settings.packages import PackageSourceSettings, PackagesSettings
 from deploykit.settings.webhook import WebhookSettings, WebhookSourceSettings
 from deploykit.trust.keyfiles import generate_key
 from tests.brokers.certs import Authority
@@ -364,3 +366,30 @@ def test_access_files_are_read_as_the_daemon_reads_them(tmp_path: Path) -> None:
     assert "no program /nowhere/nginx" in problems["access.sites.link.test"]
     assert "no userlist stage" in problems["access.sites.list.file"]
     assert "install -m 640" in problems["access.sites.none.file"]
+
+
+@pytest.mark.parametrize("harm", [gone, empty, binary, is_pipe])
+def test_a_package_source_s_file_must_be_there(tmp_path: Path, harm: Callable[[Path], None]) -> None:
+    source = tmp_path / "ours.sources"
+    source.write_text("Types: deb\n")
+    packages = PackagesSettings(sources={"ours": PackageSourceSettings(file=source)})
+    settings = Settings(node=NodeName("web1"), state=tmp_path, packages=packages)
+
+    def found() -> list[str]:
+        return [each for each in file_problems(settings) if each.startswith("packages.sources.ours.file: ")]
+
+    assert found() == []
+    harm(source)
+    assert found()
+
+
+def test_a_package_manager_must_be_there_where_it_has_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "_ENVIRONMENT", {"PATH": str(tmp_path)})
+    sources = {"ours": PackageSourceSettings(file=tmp_path)}
+    for packages, problems in (
+        (PackagesSettings(), []),
+        (PackagesSettings(sources=sources), ["packages.tool: apt-get is not installed"]),
+        (PackagesSettings(sources=sources, tool="dnf"), ["packages.tool: dnf is not installed"]),
+    ):
+        settings = Settings(node=NodeName("web1"), state=tmp_path, packages=packages)
+        assert [each for each in file_problems(settings) if each.startswith("packages.tool")] == problems
