@@ -57,6 +57,7 @@ _CONNECTOR_ROWS: Final = (
     Row(old="plugin.CONNECTOR.connect_timeout", new="broker.connect_timeout"),
     Row(old="plugin.CONNECTOR.OPTION", note=_GROWS),
 )
+_CONNECTOR_NOTE: Final = "STOMP it is, to ActiveMQ and RabbitMQ alike (docs/brokers.md)"
 ROWS: Final = (
     Row(old="identity", new="node"),
     Row(old="connector", note="STOMP, to ActiveMQ and RabbitMQ alike (docs/brokers.md)"),
@@ -149,6 +150,8 @@ def _put_connector(table: OldTable) -> None:
     keys = {key: found for key in table.rest() if (found := _CONNECTOR_KEY(key))}
     names = dict.fromkeys(found["name"] for found in keys.values())
     used = table.text("connector") or next(iter(names), "")
+    if table.has("connector"):
+        table.lose("connector", _CONNECTOR_NOTE)
     pool: dict[int, dict[str, str]] = {}
     for key, found in keys.items():
         if found["name"] != used:
