@@ -23,7 +23,8 @@ class AccessSiteSettings:
         kind: `htpasswd` (nginx, Apache) or `haproxy`.
         userlist: name of the userlist in `file`; for haproxy.
         test: a command, by its words, that checks the server's configuration before `reload`; empty for none.
-        reload: a command that makes the server read the file; empty where it reads it at each request.
+        reload: a command that makes the server read the file; empty where it reads it at each request, or where
+            `master` is asked to.
         label: the name that the original's form sends for this site; empty for none.
         master: the UNIX socket of haproxy's master process (`haproxy -W -S PATH`), which says whether a reload was
             carried out; None: what haproxy accepts counts as done, although an old process may serve on.

@@ -52,6 +52,97 @@ repo-list:
   old: {{user: www-data, repo: /data/repo/old, mode: dangerous}}
 """
 
+STOMP_JENKINS = f"""\
+---
+{RSERVER}listen-topic: future.git.commits
+report-topic: future.events.jenkins
+jenkins-url: http://jenkins.example.org:8080
+jenkins-projects:
+  single:
+    project: my-project
+    ticket: SECRET-KEY
+    ignore_refs: refs\\/tags\\/jenkins-(?:.*)
+  several:
+    awful:
+      project: team/awful
+      ticket: AWFUL-KEY
+    time-sink:
+      project: name%20with%20blanks
+      ticket: WASTE
+      ignore_refs: ""
+"""
+KEEPALIVE = f"""\
+---
+stompserver1: broker01
+stompserver2: broker02
+stompport1: 61613
+stompport2: 61613
+{OPTIONS}topics:
+  future.git.commits:
+    user: gitbot
+    pass: gitbot-pw
+    type: topic
+  future.randomqueue.dev:
+    user: queue-user
+    pass: "queue-user's p/w"
+    type: queue
+"""
+R10K = """\
+---
+:cachedir: /var/cache/r10k
+:sources:
+  :main:
+    remote: https://robot:token@git.example.org/control.git
+    basedir: /etc/puppetlabs/code/environments
+  :qa:
+    remote: git@git.example.org:qa.git
+    basedir: /etc/puppetlabs/code/environments
+    prefix: true
+    ignore_branch_prefixes: [test, dev]
+    invalid_branches: correct_and_warn
+  :hiera:
+    remote: git@git.example.org:hiera.git
+    basedir: /etc/puppetlabs/code/hieradata
+    prefix: app
+pool_size: 4
+postrun: [/usr/bin/curl, http://my-app.example.org]
+git:
+  provider: rugged
+  private_key: /etc/puppetlabs/r10k/id_rsa
+  repositories:
+    - remote: git@git.example.org:qa.git
+      private_key: /etc/puppetlabs/r10k/id_qa
+deploy:
+  purge_levels: [deployment, environment]
+  write_lock: "not before Monday"
+forge:
+  baseurl: https://forge.example.org
+"""
+G10K = """\
+---
+:cachedir: /tmp/g10k
+maxworker: 10
+timeout: 30
+use_cache_fallback: true
+purge_levels: [deployment]
+sources:
+  example:
+    remote: https://git.example.org/control.git
+    basedir: /etc/puppetlabs/code/environments
+    private_key: /etc/g10k/id_rsa
+    prefix: false
+    force_forge_versions: true
+    filter_regex: "^(production|dev_.*)$"
+"""
+#: Each sample with the name of its kind.
+SAMPLES = {
+    "stomp-git": STOMP_GIT,
+    "stomp-jenkins": STOMP_JENKINS,
+    "keepalive": KEEPALIVE,
+    "r10k": R10K,
+    "g10k": G10K,
+}
+
 
 def old_file(text: str | bytes, name: str = "old.yaml") -> OldFile:
     """An old file with this content."""
@@ -81,4 +172,18 @@ def accepted(draft: MigrationDraft, directory: Path) -> Settings:
     return parse_settings(render(draft, directory=directory).encode(), mode=0o600)
 
 
-__all__ = ["CONNECTOR", "OPTIONS", "RSERVER", "STOMP_GIT", "accepted", "drafted", "lost_keys", "old_file"]
+__all__ = [
+    "CONNECTOR",
+    "G10K",
+    "KEEPALIVE",
+    "R10K",
+    "SAMPLES",
+    "STOMP_JENKINS",
+    "OPTIONS",
+    "RSERVER",
+    "STOMP_GIT",
+    "accepted",
+    "drafted",
+    "lost_keys",
+    "old_file",
+]

@@ -150,7 +150,7 @@ def _host(table: OldTable) -> Broker | None:
     name, port, tls = table.text("host"), table.number("port"), table.take("ssl")
     login, passcode = table.text("login") or "", table.text("passcode") or ""
     if name is None:
-        table.lose("host", "there is no host, so that this entry says nothing")
+        table.lose_whole("there is no host, so that this entry says nothing")
         return None
     if isinstance(tls, dict) or (tls is not None and not isinstance(tls, bool)):
         table.lose("ssl", f"expected true or false, not {kind_of(tls)}: see broker.tls_ca, tls_cert and tls_key")
@@ -160,7 +160,7 @@ def _host(table: OldTable) -> Broker | None:
     try:
         broker = parse_address(f"{scheme}://{where}" + ("" if port is None else f":{port}")).brokers[0]
     except AddressError as error:
-        table.lose_error("host", error)
+        table.lose_whole(str(error))
         return None
     return Broker(host=broker.host, port=broker.port, tls=broker.tls, login=login, passcode=passcode)
 

@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import stat
@@ -162,9 +163,10 @@ def _parse_yaml(text: str, path: Path, notes: list[str]) -> object:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         why = " ".join(filter(None, (error.context, error.problem)))
-        if "\\t" in why or "'\t'" in why:
+        line = mark.line if mark is not None else 0
+        if "\t" in next(itertools.islice(text.splitlines(), line, None), "") and "token" in why:
             why = "a tab where YAML allows only blanks"
-        _refuse(path, mark.line + 1 if mark is not None else 1, why)
+        _refuse(path, line + 1, why)
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1 if isinstance(error.position, int) else 1
         _refuse(path, line, f"not YAML: a character that is not allowed, near character {error.position}")

@@ -58,7 +58,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _section(title: str, intro: str, rows: Iterable[Row]) -> str:
-    lines = [f"### {title}", "", *([intro, ""] if intro else []), "| old key | new key | |", "|---|---|---|"]
+    lines = [f"### {title}", "", *([intro, ""] if intro else [])]
+    rows = [*rows]
+    if not rows:
+        return "\n".join(lines[:-1]) + "\n"
+    lines += ["| old key | new key | |", "|---|---|---|"]
     lines += (
         f"| {_code(row.old)} | {_code(row.new) or 'none'} | {row.note.replace('|', chr(92) + '|')} |" for row in rows
     )

@@ -68,6 +68,17 @@ def apt_reason(lines: Iterable[str]) -> str:
     return shown("; ".join(dict.fromkeys(" ".join(line[3:].split()) for line in reasons[:4])), _REASON)
 
 
+def parse_architecture(output: str) -> str:
+    """Return the architecture that dpkg prints.
+
+    Raises:
+        PackageError: it is none.
+    """
+    if not _ARCHITECTURE(output.strip()):
+        raise _not_understood("dpkg", output)
+    return output.strip()
+
+
 def parse_installed(output: str, native: str) -> Mapping[str, PackageVersions]:
     """Return the packages that are installed, from lines of `DPKG_FORMAT`.
 
@@ -164,4 +175,12 @@ def _not_understood(program: str, line: str) -> PackageError:
     return PackageError(f"{program} printed what is not understood: {shown(line, 100)!a}", "run it by hand, as root")
 
 
-__all__ = ["DPKG_FORMAT", "apt_pattern", "apt_reason", "judge_update", "parse_candidates", "parse_installed"]
+__all__ = [
+    "DPKG_FORMAT",
+    "apt_pattern",
+    "apt_reason",
+    "judge_update",
+    "parse_architecture",
+    "parse_candidates",
+    "parse_installed",
+]

@@ -23,7 +23,7 @@ OTHER: Final = "other"
 MetricKind = Literal["counter", "gauge", "histogram", "info"]
 
 #: Labels whose values are names in the settings.
-NAMED: Final = ("repo", "site", "source", "channel")
+NAMED: Final = ("repo", "site", "source", "channel", "destination")
 #: Label values that are read from the disk: one series a site, of what is live now.
 READ: Final = ("release", "version")
 
@@ -146,6 +146,12 @@ METRICS: Final = (
         "counter",
         "Runs of the package manager that read a source, by what came of them.",
         {"source": (), "outcome": PACKAGE_READS},
+    ),
+    MetricSpec(
+        "keepalive_up",
+        "gauge",
+        "1 while the last keepalive to a destination with a name arrived, else 0.",
+        {"destination": ()},
     ),
     MetricSpec("bus_connected", "gauge", "1 while a broker is connected, else 0."),
     MetricSpec("bus_reconnects_total", "counter", "Connections to a broker after the first one."),

@@ -6,7 +6,6 @@ Whatever decided who may do what has no counterpart key by key: one shared key t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Final
 
 import attrs
@@ -24,46 +23,48 @@ _KEYS: Final = (
     "nobody shares a key: make one for each person and node (deploykit keys generate), list them in "
     "trust.allowed_signers, and say in [[trust.grants]] who may do what (docs/keys.md)"
 )
+_GRANTS: Final = "signatures and [[trust.grants]] decide (docs/signatures.md)"
 _COLLECTIVES: Final = (
     "there are no collectives: grants name sites, and selectors choose nodes; for a fleet of its own use another vhost "
     "or other [topics]"
 )
 _GROWS: Final = "pauses always grow, with jitter, and it goes on trying until it is ended"
 _PLUGINS: Final = "plugins of MCollective do not run here"
-_CONNECTORS: Final = ("activemq", "rabbitmq", "stomp")
+_CONNECTORS: Final = ("activemq", "rabbitmq", "stomp")  # the last one spoke to any broker
 _POOL: Final = (("host", "broker.address"), ("port", "broker.address"), ("user", "broker.login"))
 
 
-def _connector_rows() -> Iterable[Row]:
-    for name in _CONNECTORS:
-        pool = f"plugin.{name}.pool"
-        yield from (Row(old=f"{pool}.NUMBER.{key}", new=new) for key, new in _POOL)
-        yield Row(old=f"{pool}.NUMBER.password", new="broker.passcode_file", note="a file of its own, mode 0600")
-        yield Row(old=f"{pool}.NUMBER.ssl", new="broker.address", note="`stomp+ssl://`; the certificate is checked now")
-        yield Row(old=f"{pool}.NUMBER.ssl.ca", new="broker.tls_ca")
-        yield Row(old=f"{pool}.NUMBER.ssl.cert", new="broker.tls_cert")
-        yield Row(old=f"{pool}.NUMBER.ssl.key", new="broker.tls_key")
-        yield Row(old=f"{pool}.NUMBER.ssl.fallback", note="TLS never turns into plain text")
-        yield Row(old=f"{pool}.size", note="the brokers that are there count")
-        yield Row(old=f"plugin.{name}.vhost", new="broker.vhost")
-        yield Row(old=f"plugin.{name}.randomize", new="broker.address", note="an option of the address")
-        yield Row(old=f"plugin.{name}.heartbeat_interval", new="broker.heartbeat")
-        yield Row(old=f"plugin.{name}.initial_reconnect_delay", new="broker.backoff_initial")
-        yield Row(old=f"plugin.{name}.max_reconnect_delay", new="broker.backoff_max")
-        yield Row(old=f"plugin.{name}.connect_timeout", new="broker.connect_timeout")
-        yield Row(old=f"plugin.{name}.OPTION", note=_GROWS)
-        yield from (Row(old=f"plugin.{name}.{key}", new=new) for key, new in _POOL)
-        yield Row(old=f"plugin.{name}.password", new="broker.passcode_file", note="a file of its own, mode 0600")
-
-
+#: The keys of a connector; `CONNECTOR` is one of them.
+_CONNECTOR_ROWS: Final = (
+    *(Row(old=f"plugin.CONNECTOR.pool.NUMBER.{key}", new=new) for key, new in _POOL),
+    Row(old="plugin.CONNECTOR.pool.NUMBER.password", new="broker.passcode_file", note="a file of its own, mode 0600"),
+    Row(
+        old="plugin.CONNECTOR.pool.NUMBER.ssl",
+        new="broker.address",
+        note="`stomp+ssl://`; the certificate is checked now",
+    ),
+    Row(old="plugin.CONNECTOR.pool.NUMBER.ssl.ca", new="broker.tls_ca"),
+    Row(old="plugin.CONNECTOR.pool.NUMBER.ssl.cert", new="broker.tls_cert"),
+    Row(old="plugin.CONNECTOR.pool.NUMBER.ssl.key", new="broker.tls_key"),
+    Row(old="plugin.CONNECTOR.pool.NUMBER.ssl.fallback", note="TLS never turns into plain text"),
+    Row(old="plugin.CONNECTOR.pool.size", note="the brokers that are there count"),
+    Row(old="plugin.CONNECTOR.host", new="broker.address", note="and port, user, password: as of a pool"),
+    Row(old="plugin.CONNECTOR.vhost", new="broker.vhost"),
+    Row(old="plugin.CONNECTOR.randomize", new="broker.address", note="an option of the address"),
+    Row(old="plugin.CONNECTOR.heartbeat_interval", new="broker.heartbeat"),
+    Row(old="plugin.CONNECTOR.initial_reconnect_delay", new="broker.backoff_initial"),
+    Row(old="plugin.CONNECTOR.max_reconnect_delay", new="broker.backoff_max"),
+    Row(old="plugin.CONNECTOR.connect_timeout", new="broker.connect_timeout"),
+    Row(old="plugin.CONNECTOR.OPTION", note=_GROWS),
+)
 ROWS: Final = (
     Row(old="identity", new="node"),
-    Row(old="connector", note="STOMP it is, to ActiveMQ and RabbitMQ alike (docs/brokers.md)"),
-    *_connector_rows(),
+    Row(old="connector", note="STOMP, to ActiveMQ and RabbitMQ alike (docs/brokers.md)"),
+    *_CONNECTOR_ROWS,
     Row(old="factsource", new="facts.facter", note="`yaml`: facts.files, by plugin.yaml"),
     Row(old="plugin.yaml", new="facts.files", note="each fact that selectors need has to be named in facts.allow"),
     Row(old="classesfile", new="facts.classes_files", note="where it is none of Puppet's usual places"),
-    Row(old="securityprovider", note=_KEYS),
+    Row(old="securityprovider", note=_GRANTS),
     Row(old="plugin.psk", note=_KEYS),
     Row(old="main_collective", note=_COLLECTIVES),
     Row(old="collectives", note=_COLLECTIVES),
@@ -76,8 +77,8 @@ ROWS: Final = (
     Row(old="libdir", note=_PLUGINS),
     Row(old="registerinterval", note="nodes describe themselves unasked, every facts.every seconds"),
     Row(old="registration", note="nodes describe themselves unasked (docs/discovery.md)"),
-    Row(old="rpcauthorization", note=f"always on: {_KEYS}"),
-    Row(old="rpcauthprovider", note=_KEYS),
+    Row(old="rpcauthorization", note=f"always on; {_GRANTS}"),
+    Row(old="rpcauthprovider", note=_GRANTS),
     Row(old="rpcaudit", note="always on (docs/audit.md)"),
     Row(old="rpcauditprovider", note="the audit is a file, and chained (docs/audit.md)"),
     Row(old="plugin.rpcaudit.logfile", note="the audit is a file below `state` (docs/audit.md)"),
@@ -240,7 +241,8 @@ def _broker(table: OldTable, entry: dict[str, str]) -> Broker | None:
 def _plugin_note(key: str) -> str:
     """Return why the setting of a plugin is not carried over."""
     if _CONNECTOR_KEY(key):
-        return _NOTES.get(re.sub(r"[.][0-9]+[.]", ".NUMBER.", key)) or _GROWS
+        general = re.sub(r"plugin\.[a-z]+\.", "plugin.CONNECTOR.", re.sub(r"\.[0-9]+\.", ".NUMBER.", key), count=1)
+        return _NOTES.get(general) or _GROWS
     return _NOTES.get(key) or (_KEYS if any(word in key for word in ("psk", "ssl", "key", "aes")) else _PLUGINS)
 
 

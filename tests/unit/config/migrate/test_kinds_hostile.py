@@ -62,7 +62,16 @@ def is_named(draft: MigrationDraft, path: Path_) -> bool:
     )
 
 
-PATHS = {kind: [*leaves(old_file(text, name).data)] for kind, (name, text) in SAMPLES.items()}
+#: The brokers are read by the same code in each kind: one of them is enough.
+BROKERS = {"stompconnector", "rserver", "stomp-options"}
+PATHS = {
+    kind: [
+        path
+        for path in leaves(old_file(text, name).data)
+        if path[0] not in BROKERS or kind in ("stomp-access", "repository-hook")
+    ]
+    for kind, (name, text) in SAMPLES.items()
+}
 VALUES = (None, "", "a\nb", "..", "../../etc", "\x1b[2J", "-x", "é ü", "x" * 5000, True, 1.5, -1, 10**30, "/", "/a b")
 NAMES = ("..", "a/../b", "a\nb", "a\x00b", "[x]", "a.b", "a b", "", "é", "x" * 300, "\u202e", "'", '"', "x=y")
 #: A map that many kinds take for one of theirs.
@@ -116,7 +125,7 @@ def test_a_key_may_have_any_name(kind: str, tmp_path: Path) -> None:
     for turn, path in enumerate(maps):
         holder = at(sample(kind), path)
         assert isinstance(holder, dict)
-        for name in NAMES[turn % 2 :: 2]:
+        for name in NAMES[turn % 3 :: 3]:
             value: object = ENTRY if turn % 3 else "v"
             accepted(converted(kind, replaced(sample(kind), path, {**holder, name: value})), tmp_path)
 

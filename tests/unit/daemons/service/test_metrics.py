@@ -97,6 +97,7 @@ def everything(tmp_path: Path) -> Metrics:
     metrics.watch_outbox(outbox.path)
     metrics.watch_sites({"shop": lambda: "0001-v1-1a2b3c4"})
     metrics.watch_access(lambda: {"shop": 2})
+    metrics.watch_keepalive(lambda: {"builds": True})
     return metrics
 
 
