@@ -138,7 +138,7 @@ class PackagesDaemon(Service):
             settings.packages,
             manager or manager_of(settings.packages),
             reports=PackageReportMaker(node=settings.node),
-            report=Reporter(self._outbox, settings.topics, key).report,
+            report=Reporter(self._outbox, settings.topics, key, legacy=settings.legacy).report,
             on_read=self.metrics.package_source_read,
         )
         self._announcements = AnnouncementHandler(
