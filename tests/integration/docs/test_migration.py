@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from deploykit.bus import Bus
+from deploykit.cli import group
 from deploykit.hooking import installer
 from deploykit.trust.keyfiles import generate_key, trust
 from tests.brokers.rabbitmq import RabbitMQ
@@ -40,6 +43,15 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         yield made
     finally:
         made.stop()
+
+
+def test_every_command_that_the_page_names_exists() -> None:
+    """Those of the tables and of the text are run by tests of their own."""
+    page = (Path(__file__).parents[3] / "docs" / PAGE).read_text(encoding="utf-8")
+    named = set(re.findall(r"\bdeploykit ([a-z]+(?: [a-z]+)?)", "\n".join(re.findall(r"`(deploykit [^`]+)`", page))))
+    assert len(named) > 5
+    asked = {words: CliRunner().invoke(group, [*words.split(" "), "--help"]) for words in sorted(named)}
+    assert [words for words, done in asked.items() if done.exit_code != 0] == []
 
 
 class OldFleet:

@@ -10,12 +10,16 @@ import attrs
 import pytest
 
 from deploykit.daemons.access.daemon import AccessDaemon
+from deploykit.daemons.packages.aptmanager import AptManager
+from deploykit.daemons.packages.daemon import PackagesDaemon
 from deploykit.hooking.enqueue import outgoing_of
 from deploykit.messages import AccessGrantRequested, Message, PackagePublished
 from deploykit.names import SiteName
 from deploykit.outbox import Outbox
 from deploykit.settings import AccessSettings
+from deploykit.settings.packages import PackagesSettings
 from tests.brokers.server import BrokerServer
+from tests.support.debpackages import AptRoot, DebianRepository
 from tests.support.guardedservers import guarded
 from tests.support.mixedfleet import MixedFleet
 from tests.support.originals.publishers import access_form, keepalive, reprepro_cron
@@ -115,3 +119,26 @@ def test_the_originals_package_daemon_reads_what_ours_publishes(fleet: MixedFlee
         assert done.read_text() == "xx"
         wait_until(lambda: len(bot.lines) == 3, f"a line for each in {bot.lines}")
         assert {where for where, _ in bot.lines} == {"repository"}
+
+
+def test_the_originals_package_message_has_our_daemon_read_the_sources(fleet: MixedFleet, tmp_path: Path) -> None:
+    """Real apt and reprepro. The message names no distribution, so every source that is configured is read. [seen]"""
+    apt, repository = AptRoot(tmp_path / "root"), DebianRepository(tmp_path / "repo")
+    apt.install("hello", "1.0")
+    source = attrs.evolve(
+        apt.source("own.sources", f"file:{repository.base}", "Trusted=yes"), distributions=("stable",)
+    )
+    packages = PackagesSettings(sources={"own": source}, gather=0.05)
+    settings = attrs.evolve(fleet.settings, packages=packages)
+    manager = AptManager(apt.environment)
+    repository.include("hello", "1:2.0-1")
+    with OldEventbot(fleet.old) as bot, PackagesDaemon(settings, manager=manager) as daemon:
+        assert daemon.wait_connected(60)
+        keepalive(fleet.old, fleet.topics.package)
+        reprepro_cron(fleet.old, "hello-x_1%3a2.0-1_all.deb", "stable")  # of no interest
+        reprepro_cron(fleet.old, "hello_1%3a2.0-1_all.deb", "stable", "package: evil_1_all.deb\nExporting indices...\n")
+        wait_until(lambda: len(bot.lines) >= 3, f"a line of ours after the two of cron in {bot.lines}")
+    assert manager.versions(["hello"])["hello"].candidate == "1:2.0-1"
+    (line,) = [text for where, text in bot.lines if where == "repository" and "added to repository" not in text]
+    assert line.startswith(f"{settings.node} "), line
+    assert "1:2.0-1 available" in line

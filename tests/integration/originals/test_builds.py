@@ -79,9 +79,10 @@ def test_the_originals_hooks_start_builds_of_ours(tmp_path: Path, real_broker: B
         assert set(built(jenkins, "shop tests", "DEPLOYKIT_COMMIT")) == {commit}
 
 
-def test_our_hooks_start_builds_of_the_originals_daemon_and_of_ours(tmp_path: Path, real_broker: BrokerServer) -> None:
+@pytest.mark.rabbitmq
+def test_our_hooks_start_builds_of_the_originals_daemon_and_of_ours(tmp_path: Path, rabbitmq: BrokerServer) -> None:
     """A revision in two projects is two messages: two requests of the original's daemon, and two builds of ours."""
-    fleet = MixedFleet(tmp_path, real_broker)
+    fleet = MixedFleet(tmp_path, rabbitmq)
     svn, origin = Svn(tmp_path), fleet.origin()
     fleet.hook_settings(svn.path, "web")
     installer.install(svn.path)
