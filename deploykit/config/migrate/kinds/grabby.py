@@ -10,7 +10,7 @@ from deploykit.config.migrate.broker import put_brokers
 from deploykit.config.migrate.model import Kind, MigrationDraft, OldFile, Row
 from deploykit.config.migrate.oldtable import OldTable
 from deploykit.errors import AddressError
-from deploykit.settings.address import parse_address
+from deploykit.settings.address import Broker, parse_address
 
 _PSK: Final = (
     "nobody shares a key: make one for each person and node (deploykit keys generate), list them in "
@@ -31,18 +31,20 @@ def _fits(file: OldFile) -> bool:
 def _convert(file: OldFile, draft: MigrationDraft) -> None:
     table = OldTable.of(file, draft, ROWS)
     server, login, passcode = table.text("STOMP_SERVER"), table.text("STOMP_USER"), table.text("STOMP_PASSWORD")
+    brokers: tuple[Broker, ...] = ()
     if server is not None:
         try:
             brokers = parse_address(f"stomp://{server}").brokers
         except AddressError as error:
             table.lose_error("STOMP_SERVER", error)
-        else:
-            brokers = tuple(attrs.evolve(each, login=login or "", passcode=passcode or "") for each in brokers)
-            put_brokers(table, "STOMP_SERVER", brokers)
-    else:
-        for key in ("STOMP_USER", "STOMP_PASSWORD"):
-            if table.has(key):
-                table.lose(key, "there is no STOMP_SERVER to log in to: set broker.address, login and passcode_file")
+    if brokers:
+        brokers = tuple(attrs.evolve(each, login=login or "", passcode=passcode or "") for each in brokers)
+        put_brokers(table, "STOMP_SERVER", brokers)
+    for key in ("STOMP_USER", "STOMP_PASSWORD"):
+        if not brokers and table.has(key):
+            table.lose(key, "there is no STOMP_SERVER to log in to: set broker.address, login and passcode_file")
+    if passcode is not None and login is None:
+        table.lose("STOMP_PASSWORD", "of no STOMP_USER: set broker.login and passcode_file")
     table.finish()
 
 
