@@ -9,7 +9,8 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable
-from typing import Final
+from pathlib import Path
+from typing import Final, Protocol
 
 import attrs
 
@@ -21,7 +22,21 @@ SECRET_MODE: Final = 0o640
 _MOST_BYTES: Final = 4096
 
 
-def read_passcode(settings: BusSettings) -> str:
+class PasscodeHolder(Protocol):
+    """Settings that hold a passcode, or name its file."""
+
+    @property
+    def passcode(self) -> str:
+        """The passcode itself."""
+        ...
+
+    @property
+    def passcode_file(self) -> Path | None:
+        """A file that holds it instead."""
+        ...
+
+
+def read_passcode(settings: PasscodeHolder) -> str:
     """Return the passcode: the settings' own, or the line in `passcode_file`.
 
     Raises:
@@ -57,11 +72,16 @@ def with_passcode(settings: BusSettings) -> BusSettings:
     return attrs.evolve(settings, passcode=read_passcode(settings), passcode_file=None)
 
 
-def secrets_of(settings: BusSettings) -> Callable[[], tuple[str, ...]]:
-    """Return what tells, at any time, which passcodes no log line may show: all that were in force since this call.
+def secrets_of(*settings: PasscodeHolder) -> Callable[[], tuple[str, ...]]:
+    """Return what returns, at any time, which passcodes no log line may show: all that were in force since this call.
 
     A passcode file is read again when it has changed; one that cannot be read adds nothing.
     """
+    each = [_secrets_of(one) for one in settings]
+    return lambda: tuple(dict.fromkeys(secret for one in each for secret in one()))
+
+
+def _secrets_of(settings: PasscodeHolder) -> Callable[[], tuple[str, ...]]:
     known = dict.fromkeys(filter(None, [settings.passcode]))
     path = settings.passcode_file
     if path is None:

@@ -110,7 +110,7 @@ def rule_of(settings: CheckoutSettings) -> CheckoutRule:
         if settings.mode == "dangerous":
             raise SettingsError(
                 "checkout mode dangerous needs to know where",
-                'set target = "/DIRECTORY", a new one: deploykit never writes into a clone, as the original did',
+                'set target = "/DIRECTORY", a new one: unlike the original, deploykit never writes into a clone',
             )
         if settings.mode != "normal":
             raise SettingsError(f"checkout mode {settings.mode} needs to know where", 'set target = "/DIRECTORY"')

@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "agent": ("agent", "agent", "Run the node's daemon: mirrors, releases, reports."),
     "jenkins": ("jenkins", "jenkins", "Run the build daemon: pushes start builds at Jenkins."),
     "access": ("access", "access", "Keep who may see protected sites; grant, revoke and list accesses."),
+    "packages": ("packages", "packages", "Read package sources anew when a repository has something new."),
     "web": ("web", "web", "Show what is where, live: pages for people, an API for programs."),
     "webhook": ("webhook", "webhook", "Take the webhooks of forges; try a payload without a server."),
     "notify": ("notify", "notify", "Send what happens to IRC, Matrix, Slack, webhooks and e-mail."),

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def doctor(ctx: click.Context, config: Path | None, jenkins: bool, as_json: bool) -> None:
     """Check brokers, build gates and sources of facts: one line for each finding, with a way out for each failure.
 
-    Tried for real: name and version, TLS, login, receipts, heart-beats, NACK, a durable subscription. Nothing is left
-    behind at the broker. Ends with 1 if something failed.
+    Tried for real: name and version, TLS, login, receipts, heart-beats, NACK, a durable subscription, and each further
+    login of [keepalive]. Nothing is left behind at the broker. Ends with 1 if something failed.
 
     With --jenkins each build server: that it answers and accepts our login; and each job: that we see it, that it can
     be built, and which of our parameters it does not define, because Jenkins drops those. No build is started.
@@ -42,8 +42,14 @@ def doctor(ctx: click.Context, config: Path | None, jenkins: bool, as_json: bool
     from deploykit.operations.doctor import examine
     from deploykit.operations.factcheck import check_facts
     from deploykit.operations.gatecheck import check_gates
+    from deploykit.operations.keepalivecheck import check_keepalive_logins
 
-    findings = (*examine(settings.broker, show), *check_gates(settings, show), *check_facts(settings, show))
+    findings = (
+        *examine(settings.broker, show),
+        *check_keepalive_logins(settings, show),
+        *check_gates(settings, show),
+        *check_facts(settings, show),
+    )
     ctx.exit(1 if any(finding.failed for finding in findings) else 0)
 
 

@@ -18,9 +18,12 @@ from deploykit.cli.options import Seconds, config_option, load
 def keepalive(
     ctx: click.Context, destinations: tuple[str, ...], once: bool, every: float | None, config: Path | None
 ) -> None:
-    """Send an empty line to DESTINATIONS, or to those listed as broker.keepalive in the settings.
+    """Send an empty line to DESTINATIONS, or to those listed in the settings.
 
-    It runs until TERM; HUP reads the settings again. Every daemon with broker.keepalive in its settings does the same.
+    Those are broker.keepalive, and [keepalive.destinations.NAME], which may have a login each. One whose login is
+    refused does not stop the others; --once names it and ends with 1.
+
+    It runs until TERM; HUP reads the settings again. Every daemon sends to broker.keepalive itself, too.
 
     \b
     Examples:

@@ -37,6 +37,7 @@ message.add_command(verify)
 @click.option("--id", "message_id", default="", help="The message's id; a fresh one when absent.")
 @click.option("--correlation-id", default="", help="The thread it belongs to.")
 @click.option("--legacy", is_flag=True, help="Write the original's text format.")
+@click.option("--label", default="", help="What the original's access daemon calls the site; with --legacy.")
 @click.option("--headers", is_flag=True, help="Print the headers and an empty line before the body.")
 @json_option
 def encode(
@@ -48,6 +49,7 @@ def encode(
     message_id: str,
     correlation_id: str,
     legacy: bool,
+    label: str,
     headers: bool,
     as_json: bool,
 ) -> None:
@@ -65,6 +67,7 @@ def encode(
     from deploykit.messages import utc_now
     from deploykit.wire import codec
     from deploykit.wire.from_words import message_from_words
+    from deploykit.wire.legacy import encode_legacy
     from deploykit.wire.schema import wire_class
 
     try:
@@ -77,7 +80,7 @@ def encode(
             id=message_id,
             correlation_id=correlation_id,
         )
-        frame = codec.encode(made, legacy=legacy)
+        frame = encode_legacy(made, label=label) if legacy else codec.encode(made)
     except MessageError as error:  # the caller's own words are wrong, not bytes from outside
         raise UsageError(error.problem, error.remedy, problems=error.problems) from error
     if as_json:

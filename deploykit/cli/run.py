@@ -13,8 +13,8 @@ from deploykit.cli.options import config_option, load
 @click.argument("services", nargs=-1, required=True)
 @config_option
 def run(services: tuple[str, ...], config: Path | None) -> None:
-    """Run SERVICES in one process, on one connection to the broker: agent, access, jenkins, webhook, web, notify,
-    relay, keepalive.
+    """Run SERVICES in one process, on one connection to the broker: agent, access, packages, jenkins, webhook, web,
+    notify, relay, keepalive.
 
     TERM ends all. HUP reads the settings again and replaces all; wrong settings change nothing. One that cannot start
     or go on ends the process, with its name and exit code 1.

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from deploykit.errors import DeploykitError
 from deploykit.names import RepoName, SiteName
+from deploykit.settings.access import AccessSettings
 from deploykit.settings.jenkins import JenkinsSettings
 from deploykit.settings.mirror import RepositorySettings
 from deploykit.settings.node import Settings
@@ -59,6 +60,7 @@ def warnings(settings: Settings, user: str = "") -> list[str]:
     found += _webhook_warnings(settings.webhook)
     found += _signing_warnings(settings)
     found += _notify_warnings(settings)
+    found += _access_warnings(settings.access)
     found += [f"facts.{warning}" for warning in settings.facts.warnings()]
     if settings.trust.grants:
         from deploykit.trust.grants import grant_warnings
@@ -208,6 +210,16 @@ def _notify_warnings(settings: Settings) -> Iterator[str]:
         yield "notify: without trust.allowed_signers nothing is verified, and each line says so"
     if not settings.notify.console and any("approval" in each.events for each in channels.values()):
         yield "notify.console: not set: a line about an approval carries no link to where it is given"
+
+
+def _access_warnings(settings: AccessSettings) -> Iterator[str]:
+    """Find sites of haproxy of which nobody could say whether a reload was carried out."""
+    for name, site in settings.sites.items():
+        if site.kind == "haproxy" and site.master is None:
+            yield (
+                f"access.sites.{name}.master: not set: a reload that haproxy accepts and does not carry out counts as "
+                "done (start haproxy with -W -S /run/haproxy-master.sock, and name that socket here)"
+            )
 
 
 def _full_names(pattern: str) -> str:

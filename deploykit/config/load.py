@@ -12,14 +12,14 @@ import logging
 import os
 import socket
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 from cattrs.errors import BaseValidationError
 
-from deploykit.bus.passcode import read_passcode
+from deploykit.bus.passcode import PasscodeHolder, read_passcode
 from deploykit.config.convert import to_settings, to_site_settings
 from deploykit.config.crosschecks import problems as cross_problems
 from deploykit.config.explain import explain, without
@@ -28,7 +28,6 @@ from deploykit.config.merge import merge
 from deploykit.config.passcodes import mode_problems, resolve_environment
 from deploykit.errors import SettingsError
 from deploykit.messages.topics import with_preset
-from deploykit.settings.bus import BusSettings
 from deploykit.settings.node import Settings
 from deploykit.settings.site import SiteSettings
 
@@ -123,9 +122,10 @@ def _check_all(
     """
     found = resolve_environment(data, environ)
     data.setdefault("node", _own_name())
-    if isinstance(data.get("topics"), dict):
+    legacy = data.get("legacy") is True
+    if isinstance(data.setdefault("topics", {}) if legacy else data.get("topics"), dict):
         try:
-            data["topics"] = with_preset(data["topics"])
+            data["topics"] = with_preset(data["topics"], legacy=legacy)
         except ValueError as error:
             found.append(f"topics.{error}")
             del data["topics"]
@@ -140,7 +140,7 @@ def _check_all(
         found += explain(error, Settings)
         settings, (readable, as_before) = None, without(error, data, to_settings)
     if readable is not None:
-        more = [*readable.problems(), *_passcode_problems(readable.broker)]
+        more = [*readable.problems(), *_passcode_problems(readable)]
         more += cross_problems(readable, repositories=repositories)
         found += map(as_before, more)
     problems += map(located, found)
@@ -203,13 +203,15 @@ def _parse_site_settings(data: dict[str, Any], where: str) -> SiteSettings:
     return settings
 
 
-def _passcode_problems(broker: BusSettings) -> tuple[str, ...]:
-    """Read the passcode file once, so that `config check` and each daemon's start find what is wrong with it."""
-    try:
-        read_passcode(broker)
-    except SettingsError as error:
-        return (f"broker.{error.problem}",)
-    return ()
+def _passcode_problems(settings: Settings) -> Iterator[str]:
+    """Read each passcode file once, so that `config check` and each daemon's start find what is wrong with it."""
+    holders: dict[str, PasscodeHolder] = {"broker": settings.broker}
+    holders |= {f"keepalive.destinations.{name}": each for name, each in settings.keepalive.destinations.items()}
+    for path, holder in holders.items():
+        try:
+            read_passcode(holder)
+        except SettingsError as error:
+            yield f"{path}.{error.problem}"
 
 
 def _refusal(where: str, problems: Iterable[str], *, located: bool = False) -> SettingsError:

@@ -5,7 +5,7 @@ A file that holds a passcode itself must be readable by its owner alone (0600), 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from deploykit.bus.passcode import SECRET_MODE
@@ -14,37 +14,47 @@ from deploykit.settings.address import parse_address
 
 
 def mode_problems(data: Mapping[str, Any], mode: int | None) -> list[str]:
-    """Return a problem where `[broker]` holds a passcode and others may read the file.
+    """Return a problem for each table that holds a passcode where others may read the file.
 
     Args:
         data: the parsed file, references not yet resolved.
         mode: the file's permission bits; None: not known, no problem.
     """
-    broker = data.get("broker")
-    if mode is None or not mode & ~SECRET_MODE or not isinstance(broker, dict):
+    if mode is None or not mode & ~SECRET_MODE:
         return []
-    literal = isinstance(broker.get("passcode"), str) and not broker["passcode"].startswith("env:")
-    if literal or _holds_passcode(str(broker.get("address", ""))):
-        return [f"broker: the file holds a passcode but has mode {mode:04o} (chmod 0600 it, or use passcode_file)"]
-    return []
+    return [
+        f"{path}: the file holds a passcode but has mode {mode:04o} (chmod 0600 it, or use passcode_file)"
+        for path, table in _tables(data)
+        if (isinstance(table.get("passcode"), str) and not table["passcode"].startswith("env:"))
+        or _holds_passcode(str(table.get("address", "")))
+    ]
 
 
 def resolve_environment(data: Mapping[str, Any], environ: Mapping[str, str]) -> list[str]:
-    """Replace `env:NAME` in `[broker]` by the variable's value; return a problem for each variable that is not set."""
-    broker = data.get("broker")
-    if not isinstance(broker, dict):
-        return []
+    """Replace `env:NAME` in tables of logins by the variable's value; return a problem for each that is not set."""
     problems = []
-    for key in ("login", "passcode", "address"):
-        value = broker.get(key)
-        if isinstance(value, str) and value.startswith("env:"):
-            name = value.removeprefix("env:")
-            if name in environ:
-                broker[key] = environ[name]
-            else:
-                problems.append(f"broker.{key}: environment variable {name} is not set")
-                del broker[key]
+    for path, table in _tables(data):
+        for key in ("login", "passcode", *(["address"] if path == "broker" else [])):
+            value = table.get(key)
+            if isinstance(value, str) and value.startswith("env:"):
+                name = value.removeprefix("env:")
+                if name in environ:
+                    table[key] = environ[name]
+                else:
+                    problems.append(f"{path}.{key}: environment variable {name} is not set")
+                    del table[key]
     return problems
+
+
+def _tables(data: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the tables that may hold a login, with their paths."""
+    if isinstance(broker := data.get("broker"), dict):
+        yield "broker", broker
+    keepalive = data.get("keepalive")
+    destinations = keepalive.get("destinations") if isinstance(keepalive, dict) else None
+    for name, table in destinations.items() if isinstance(destinations, dict) else ():
+        if isinstance(table, dict):
+            yield f"keepalive.destinations.{name}", table
 
 
 def _holds_passcode(address: str) -> bool:

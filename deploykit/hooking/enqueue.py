@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import os
 import sys
-import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import attrs
 
@@ -21,10 +20,12 @@ from deploykit.hooking.process import child_environment, spawn_detached
 from deploykit.messages.base import Message
 from deploykit.messages.notice import Notice
 from deploykit.messages.topics import TopicMap, topic_of
+from deploykit.names import is_zero
 from deploykit.outbox import Outbox, Outgoing
 from deploykit.settings.hooks import HookSettings, default_spool
 from deploykit.wire.codec import encode_fitted
 from deploykit.wire.frame import Frame
+from deploykit.wire.people import line_frame, line_id
 
 
 class Queued(NamedTuple):
@@ -40,6 +41,8 @@ class Queued(NamedTuple):
         return "; ".join((line, *self.notes))
 
 
+#: By wire type, not by class: a push imports only the classes it uses.
+_REF_UPDATED: Final = "deploykit.source.ref-updated.v1"
 #: Characters of all commit messages in one event of the original's form. Its JSON takes twelve bytes for an emoji;
 #: this leaves room for 50 titles and authors made of nothing else.
 _LEGACY_TEXT = 60_000
@@ -64,6 +67,7 @@ def outgoing_of(
     *,
     notices: bool,
     legacy: bool,
+    legacy_deletes: bool = False,
     key: Callable[[Frame], Frame] | None = None,
 ) -> list[Outgoing]:
     """Return what goes into the spool for messages: each one and, where wanted, the human line of it.
@@ -72,7 +76,9 @@ def outgoing_of(
         messages: a `Notice` among them is a line of its own.
         topics: where they go.
         notices: whether each gets a human line.
-        legacy: write the original's form.
+        legacy: write the original's form. What is signed is native all the same: the original has no signatures, and
+            ours are of our own form.
+        legacy_deletes: whether deletions are written in the original's form, too, or only their human lines.
         key: signs the frames of messages, not those of lines.
 
     Raises:
@@ -81,21 +87,27 @@ def outgoing_of(
     items: list[Outgoing] = []
     for message in messages:
         target = topic_of(message, topics)
-        items += (Outgoing(target, key(frame) if key else frame) for frame in frames_of(message, legacy=legacy))
-        if notices and not isinstance(message, Notice):
-            notice = Notice(
-                id=_notice_id(message),
+        if isinstance(message, Notice):
+            items.append(Outgoing(target, line_frame(message, target, legacy=legacy)))
+            continue
+        if not legacy or legacy_deletes or not is_deletion(message):
+            frames = frames_of(message, legacy=legacy and key is None)
+            items += (Outgoing(target, key(frame) if key else frame) for frame in frames)
+        if notices:
+            line = Notice(
+                id=line_id(message),
                 source=message.source,
                 text=message.summary,
                 correlation_id=message.correlation_id,
             )
-            items += (Outgoing(topic_of(notice, topics), frame) for frame in frames_of(notice, legacy=legacy))
+            where = topic_of(line, topics)
+            items.append(Outgoing(where, line_frame(line, where, legacy=legacy)))
     return items
 
 
-def _notice_id(message: Message) -> str:
-    """Return the id of a message's human line: a message that is published again has the same line, no second one."""
-    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{message.id}\0notice"))
+def is_deletion(message: Message) -> bool:
+    """Return whether a message says that a ref was deleted."""
+    return message.TYPE == _REF_UPDATED and is_zero(getattr(message, "new"))  # noqa: B009 -- its class is not loaded here
 
 
 def _fitting_legacy(message: Message) -> Message:
@@ -129,7 +141,18 @@ def enqueue(
     """
     key = _signing_key(settings) if sign and settings.signing_key else None
     queued = tuple(messages)
-    items = outgoing_of(queued, settings.topics, notices=settings.notices, legacy=settings.legacy, key=key)
+    items = outgoing_of(
+        queued,
+        settings.topics,
+        notices=settings.notices,
+        legacy=settings.legacy,
+        legacy_deletes=settings.legacy_deletes,
+        key=key,
+    )
+    left = sum(map(is_deletion, queued)) if settings.legacy and not settings.legacy_deletes else 0
+    if left:
+        what = "1 deletion" if left == 1 else f"{left} deletions"
+        notes = (*notes, f"{what} only {'as a line for people' if settings.notices else 'left out'} (legacy_deletes)")
     path, shared = (settings.spool, True) if settings.spool else default_spool(environ)
     if not items:
         return Queued(0, "", tuple(notes))

@@ -32,7 +32,7 @@ class TopicMap:
         progress: what deploys do while they run.
         notice: lines for people.
         notices: where the lines of one kind of publisher go instead, by the first part of the message's `source`
-            (`git`, `svn`, `webhook`, `jenkins`, `packages`, `access`, `mirror`).
+            (`git`, `svn`, `webhook`, `jenkins`, `packages`, `access`, `mirror`, `deploy`, `agent`).
     """
 
     source: str = "/topic/deploykit.source"
@@ -77,8 +77,12 @@ class TopicMap:
         )
 
 
+#: What the names of the original's topics for people begin with: its readers show each message there to people.
+_FOR_PEOPLE: Final = "/topic/future.events."
+
 #: The usual maps: our own names, and those of the original's fleet. There, started builds were lost on a topic without
-#: a name; here they go where its older helper sent them.
+#: a name; here they go where its older helper sent them. What it had no message for has a topic of its own: nothing but
+#: lines for people may go to `future.events`. An agent's lines go where the original's updater announced what was new.
 PRESETS: Mapping[str, TopicMap] = MappingProxyType(
     {
         "deploykit": TopicMap(),
@@ -89,7 +93,7 @@ PRESETS: Mapping[str, TopicMap] = MappingProxyType(
             build_failure="/topic/future.jenkins.cake",
             package="/topic/future.package.updates",
             access="/topic/future.access.stage",
-            mirror="/topic/future.events.stompgit",
+            mirror="/topic/future.mirror",
             deploy="/topic/future.deploy",
             report="/topic/future.deploy.report",
             node="/topic/future.node",
@@ -105,6 +109,8 @@ PRESETS: Mapping[str, TopicMap] = MappingProxyType(
                     "packages": "/topic/future.events.repository",
                     "access": "/topic/future.events.stageaccess",
                     "mirror": "/topic/future.events.stompgit",
+                    "deploy": "/topic/future.events.stompgit",
+                    "agent": "/topic/future.events.stompgit",
                 }
             ),
         ),
@@ -112,14 +118,27 @@ PRESETS: Mapping[str, TopicMap] = MappingProxyType(
 )
 
 
-def with_preset(table: Mapping[str, object]) -> dict[str, object]:
+def is_for_people(destination: str) -> bool:
+    """Return whether the original's programs show people whatever is sent to a destination.
+
+    >>> is_for_people("/topic/future.events.gitolite"), is_for_people("/topic/future.git.commits")
+    (True, False)
+    """
+    return destination.startswith(_FOR_PEOPLE)
+
+
+def with_preset(table: Mapping[str, object], *, legacy: bool = False) -> dict[str, object]:
     """Return a `[topics]` table with the preset it names (`preset = "future"`) under its own entries.
+
+    Args:
+        table: as it was read.
+        legacy: a table that names no preset has the original's topics.
 
     Raises:
         ValueError: there is no such preset.
     """
     own = dict(table)
-    name = own.pop("preset", "deploykit")
+    name = own.pop("preset", "future" if legacy else "deploykit")
     if not isinstance(name, str) or name not in PRESETS:
         raise ValueError(f"preset: expected one of {', '.join(PRESETS)}")
     base = PRESETS[name]

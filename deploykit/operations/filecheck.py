@@ -21,8 +21,10 @@ from deploykit.bus.certificates import tls_context
 from deploykit.bus.passcode import read_passcode
 from deploykit.daemons.access.accessfile import form_of
 from deploykit.daemons.access.filewriter import read_file
+from deploykit.daemons.access.haproxymaster import HaproxyMaster
 from deploykit.daemons.agent.facter import find_facter
 from deploykit.daemons.jenkins.http_kind import parse_headers
+from deploykit.daemons.packages.managers import manager_of
 from deploykit.daemons.relay import open_outbox
 from deploykit.errors import DeploykitError, FactsError, KeyFileError, SettingsError
 from deploykit.fleet.factreading import read_classes, read_facts
@@ -34,11 +36,13 @@ from deploykit.settings.buildservers import BuildServerSettings
 from deploykit.settings.bus import BusSettings
 from deploykit.settings.facts import CLASSES_FILES, FactsSettings
 from deploykit.settings.jenkins import JobSettings
+from deploykit.settings.keepalive import KeepaliveDestination
 from deploykit.settings.mirror import CheckoutSettings, MirrorSettings
 from deploykit.settings.node import Settings
 from deploykit.settings.notify import ChannelSettings
 from deploykit.settings.oidc import OidcSettings
 from deploykit.settings.outbox import OutboxSettings
+from deploykit.settings.packages import PackageSourceSettings, PackagesSettings
 from deploykit.settings.site import NodeSiteSettings, SiteSettings
 from deploykit.settings.trust import TrustSettings
 from deploykit.settings.via import ViaSettings
@@ -220,13 +224,20 @@ def _access_file(path: Path, settings: AccessSiteSettings) -> None:
     _directory(path.parent)
 
 
+def _package_tool(_: str, settings: PackagesSettings) -> None:
+    """Check that the package manager is here, where there are sources for it."""
+    if settings.sources and (problem := manager_of(settings).problem()):
+        raise _Wrong(problem)
+
+
 def _scripts(place: str) -> None:
     if place.startswith("/") and not Path(place).is_dir():
         raise _Wrong(f"{place} is not a directory")
 
 
-def _checkout(target: Path) -> None:
-    _directory(target.parent)
+def _checkout(target: Path, settings: CheckoutSettings) -> None:
+    if settings.mode != "normal":  # has no directory
+        _directory(target.parent)
 
 
 def _tls(**without: None) -> FileCheck:
@@ -252,11 +263,15 @@ FILE_CHECKS: Final[Mapping[tuple[type, str], FileCheck]] = {
     (AccessSiteSettings, "file"): _access_file,
     (AccessSiteSettings, "test"): _ignoring_settings(_program),
     (AccessSiteSettings, "reload"): _ignoring_settings(_program),
+    (AccessSiteSettings, "master"): lambda path, _: HaproxyMaster(path).ready(),
     (AuditSettings, "path"): _ignoring_settings(_log_file),
     (BusSettings, "passcode_file"): lambda _, settings: read_passcode(settings),
+    (KeepaliveDestination, "passcode_file"): lambda _, settings: read_passcode(settings),
     (BusSettings, "tls_ca"): _tls(tls_cert=None, tls_key=None),
     (BusSettings, "tls_cert"): _tls(tls_ca=None),
     (BusSettings, "tls_key"): _ignoring_settings(_text),
+    (PackagesSettings, "tool"): _package_tool,
+    (PackageSourceSettings, "file"): _ignoring_settings(_text),
     (OutboxSettings, "path"): _spool,
     (OutboxSettings, "group"): _ignoring_settings(_group),
     (FactsSettings, "files"): _ignoring_settings(_facts),
@@ -273,7 +288,7 @@ FILE_CHECKS: Final[Mapping[tuple[type, str], FileCheck]] = {
     (BuildServerSettings, "ca_file"): _build_server_ca,
     (JobSettings, "token_file"): _secret("token_file"),
     (WebhookSourceSettings, "secret_files"): _webhook_secrets,
-    (CheckoutSettings, "target"): _ignoring_settings(_checkout),
+    (CheckoutSettings, "target"): _checkout,
     (CheckoutSettings, "owner"): _user("owner"),
     (SiteSettings, "scripts"): _ignoring_settings(_scripts),
     (SiteSettings, "owner"): _user("owner"),

@@ -21,7 +21,7 @@ from deploykit.hooking.places import HookPlace, find_place
 from deploykit.hooking.process import child_environment, find_program
 from deploykit.hooking.repository import PushedRepository
 from deploykit.hooking.scripts import Kind, is_ours
-from deploykit.messages import Message, PackagePublished
+from deploykit.messages import BuildFinished, Message, PackagePublished
 from deploykit.messages.topics import topic_of
 from deploykit.names import ZERO_ID
 from deploykit.operations.findings import Finding, Verdict
@@ -57,8 +57,7 @@ def check(
         yield Finding(check="settings", verdict="error", text=str(error))
     if settings is None:
         return
-    read = ", ".join(settings.files) or "no file: the defaults are used"
-    yield Finding(check="settings", verdict="ok", text=read)
+    yield Finding(check="settings", verdict="ok", text=_read_from(settings))
     yield from _events(place, settings)
     yield from _key(place, settings)
     if place.kind == "debian":
@@ -114,6 +113,12 @@ def _start_failure(script: Path, kind: Kind) -> str:
     return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no reason given"])[-1]
 
 
+def _read_from(settings: HookSettings) -> str:
+    """Return where the settings in force come from."""
+    of_git = f"git config (deploykit: {', '.join(settings.git_config)})" if settings.git_config else ""
+    return ", ".join(filter(None, (*settings.files, of_git))) or "no file and no git config: the defaults are used"
+
+
 def _settings(place: HookPlace, system_file: str) -> HookSettings:
     path = os.path.realpath(place.base)
     match place.kind:
@@ -133,8 +138,9 @@ def _events(place: HookPlace, settings: HookSettings) -> Iterator[Finding]:
     try:
         messages = _samples(place, settings)
         for message in messages:
-            frames = frames_of(message, legacy=settings.legacy)
-            form = "the original's form" if settings.legacy else "native"
+            native = not settings.legacy or (bool(settings.signing_key) and isinstance(message, BuildFinished))
+            frames = frames_of(message, legacy=not native)
+            form = "native" if native else "the original's form"
             text = f"{message.summary} -> {topic_of(message, settings.topics)} ({form}, {len(frames[0].body)} bytes)"
             yield Finding(check="event", verdict="ok", text=text)
     except DeploykitError as error:

@@ -23,7 +23,8 @@ class AccessSiteSettings:
         kind: `htpasswd` (nginx, Apache) or `haproxy`.
         userlist: name of the userlist in `file`; for haproxy.
         test: a command, by its words, that checks the server's configuration before `reload`; empty for none.
-        reload: a command that makes the server read the file; empty where it reads it at each request.
+        reload: a command that makes the server read the file; empty where it reads it at each request, or where
+            `master` is asked to.
         label: the name that the original's form sends for this site; empty for none.
         master: the UNIX socket of haproxy's master process (`haproxy -W -S PATH`), which says whether a reload was
             carried out; None: what haproxy accepts counts as done, although an old process may serve on.
@@ -48,6 +49,8 @@ class AccessSiteSettings:
             yield "userlist: needed for haproxy, and only there"
         if self.master is not None and (self.kind != "haproxy" or not self.master.is_absolute()):
             yield "master: expected an absolute path, and only for haproxy"
+        if self.label != self.label.strip() or not self.label.isprintable():
+            yield "label: expected one line without blanks around it, as the original's form sends it"
         for name, words in (("test", self.test), ("reload", self.reload)):
             if words and not words[0].startswith("/"):
                 yield f"{name}: expected the full path of a program first, not {words[0][:60]!a}"
@@ -89,6 +92,8 @@ class AccessSettings:
                 yield f"sites.{name}.file: is that of {first}, too: who may see the one could see the other"
             if site.label and labels.setdefault(site.label, name) != name:
                 yield f"sites.{name}.label: is that of {labels[site.label]}, too"
+            if site.label != name and site.label in self.sites:
+                yield f"sites.{name}.label: another site has that name"
 
 
 __all__ = ["AccessKind", "AccessSettings", "AccessSiteSettings"]

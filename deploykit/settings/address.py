@@ -5,6 +5,9 @@ original's Ruby gem used, `failover://(a,b)?options`. Rules:
 
 * The case of option names does not matter. An unknown option becomes a warning: the gem silently ignored six options
   of the original's own settings because of their case.
+* The original's settings write delays in seconds, in a place where the gem reads milliseconds. A value that makes sense
+  in one unit only is taken in that one, with a warning; one that would have us try again without a pause has no effect.
+* An option that asks for what the bus does anyway needs no warning.
 * A list that mixes TLS and plain brokers is refused: a failover must not turn encryption off.
 * Logins and passcodes never show in `repr`, in an error, or in `str(broker)`.
 """
@@ -149,19 +152,50 @@ def _boolean(value: str) -> bool:
         raise ValueError("true or false") from None
 
 
-def _milliseconds(value: str) -> float:
+#: The longest pause, in milliseconds, that is no pause worth the name: a whole number up to it is in seconds.
+_NO_PAUSE: Final = 300
+#: The longest time in seconds that anybody means: a greater number is in milliseconds.
+_LONGEST: Final = 3600
+
+
+class _Doubt(Exception):
+    """A value that counts although it is not written as it should be, and what to write."""
+
+    def __init__(self, value: object, why: str) -> None:
+        super().__init__(why)
+        self.value = value
+
+
+def _delay(value: str) -> float:
     """Return seconds. With a decimal point it is seconds already, as the original's own settings write it (`0.01`)."""
-    if re.fullmatch(r"[0-9]{1,6}\.[0-9]{1,6}", value) and float(value):
-        return float(value)
-    if not re.fullmatch(r"[0-9]{1,9}", value):
-        raise ValueError("whole milliseconds")
-    return int(value) / 1000
+    if re.fullmatch(r"[0-9]{1,6}\.[0-9]{1,6}", value):
+        seconds = float(value)
+        if seconds > _LONGEST:
+            raise _Doubt(seconds / 1000, f"is taken for milliseconds: write {seconds:.0f}")
+    elif re.fullmatch(r"[0-9]{1,9}", value):
+        seconds = int(value) / 1000
+    else:
+        raise ValueError("whole milliseconds, or seconds with a decimal point")
+    if not seconds:
+        raise _Doubt(None, "has no effect: attempts never follow each other without a pause")
+    return seconds
+
+
+def _longest_delay(value: str) -> float:
+    if re.fullmatch(r"[0-9]{1,3}", value) and 0 < int(value) <= _NO_PAUSE:
+        raise _Doubt(float(value), f"is taken for {int(value)} seconds: write {int(value)}000 or {int(value)}.0")
+    return _delay(value)
 
 
 def _seconds(value: str) -> float:
-    if not re.fullmatch(r"[0-9]{1,6}(?:\.[0-9]{1,6})?", value) or not float(value):
+    if re.fullmatch(r"-1|0{1,6}(?:\.0{1,6})?", value):
+        raise _Doubt(None, "has no effect: an attempt to connect never waits for ever")
+    if not re.fullmatch(r"[0-9]{1,6}(?:\.[0-9]{1,6})?", value):
         raise ValueError("seconds, more than 0")
-    return float(value)
+    seconds = float(value)
+    if seconds > _LONGEST:
+        raise _Doubt(seconds / 1000, f"is taken for milliseconds: write {seconds / 1000:g}")
+    return seconds
 
 
 def _factor(value: str) -> float:
@@ -173,8 +207,8 @@ def _factor(value: str) -> float:
 #: Lower-case option -> (field of Address, parser). The names and units are the gem's and ActiveMQ's.
 _OPTIONS: Final[Mapping[str, tuple[str, Callable[[str], object]]]] = {
     "randomize": ("randomize", _boolean),
-    "initialreconnectdelay": ("backoff_initial", _milliseconds),
-    "maxreconnectdelay": ("backoff_max", _milliseconds),
+    "initialreconnectdelay": ("backoff_initial", _delay),
+    "maxreconnectdelay": ("backoff_max", _longest_delay),
     "backoffmultiplier": ("backoff_multiplier", _factor),
     "timeout": ("connect_timeout", _seconds),
     "connecttimeout": ("connect_timeout", _seconds),
@@ -185,6 +219,13 @@ _DECLINED: Final[Mapping[str, str]] = {
     "useexponentialbackoff": "the back-off is always exponential, with jitter",
     "backup": "one connection at a time",
     "reliable": "the bus is always reliable",
+}
+#: Their values that ask for just that. For the gem, 0 attempts are as many as it takes.
+_AS_WE_DO: Final[Mapping[str, tuple[str, ...]]] = {
+    "maxreconnectattempts": ("0", "-1"),
+    "useexponentialbackoff": ("true",),
+    "backup": ("false",),
+    "reliable": ("true",),
 }
 
 
@@ -197,17 +238,20 @@ def _options(query: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     for item in filter(None, query.split("&")):
         name, _, value = item.partition("=")
         shown = ascii(unquote(name)[:40])[1:-1]
-        key = unquote(name).strip().lower()
+        key, value = unquote(name).strip().lower(), unquote(value).strip()
+        if value.lower() in _AS_WE_DO.get(key, ()):
+            continue
         if key in _DECLINED:
             warnings.append(f"address option {shown} has no effect: {_DECLINED[key]}")
         elif key not in _OPTIONS:
             warnings.append(f"address option {shown} is not known and has no effect")
-        elif _OPTIONS[key][0] == "connect_timeout" and value.strip() == "-1":
-            warnings.append(f"address option {shown} has no effect: an attempt to connect never waits for ever")
         else:
             field, parse = _OPTIONS[key]
             try:
-                found[field] = parse(unquote(value).strip())
+                found[field] = parse(value)
+            except _Doubt as doubt:
+                found[field] = doubt.value
+                warnings.append(f"address option {shown} {doubt}")
             except ValueError as error:
                 raise AddressError(f"address option {shown} is not understood", f"expected {error}") from None
     return found, tuple(warnings)

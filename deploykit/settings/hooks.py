@@ -19,7 +19,7 @@ from typing import Any, Final
 import attrs
 
 from deploykit.errors import DeploykitError, SettingsError
-from deploykit.messages.topics import PRESETS, TopicMap, with_preset
+from deploykit.messages.topics import TopicMap, with_preset
 from deploykit.names import RepoName, parse_repo_name
 
 SYSTEM_FILE: Final = "/etc/deploykit/hooks.toml"
@@ -40,9 +40,9 @@ class HookSettings:
         relay: settings file of the relay that is started when none is running; empty starts none.
         topics: where messages go.
         notices: also publish one line for people about each event, on the notice topic.
-        legacy: write the original's text bodies, to the original's topics where `topics` is not set.
-        legacy_deletes: with `legacy`, also tell that refs were deleted: the original's Jenkins daemon builds a deleted
-            branch then, as if it were new.
+        legacy: write the original's text bodies, to the original's topics where `topics` names no preset.
+        legacy_deletes: with `legacy`, also publish that refs were deleted, and not only a line for people: the
+            original's Jenkins daemon builds a deleted branch then, as if it were new.
         strict: end with an error when not everything could be queued; git and svn accept the push nevertheless.
         timeout: seconds that git or svnlook may take.
         signing_key: private key that build results are signed with.
@@ -50,6 +50,7 @@ class HookSettings:
         trunk, branches, tags: SVN: the directories that mark a project.
         incoming, archive, reprepro: Debian: where packages come in, where they go, and the repository's base.
         files: the files this was read from.
+        git_config: the settings that came from git's own configuration, as they are called here.
     """
 
     repo: RepoName | None = None
@@ -72,6 +73,7 @@ class HookSettings:
     archive: str = ""
     reprepro: str = ""
     files: tuple[str, ...] = ()
+    git_config: tuple[str, ...] = ()
 
     def problems(self) -> tuple[str, ...]:
         """Return what is wrong, one line each; empty when all is well."""
@@ -101,18 +103,24 @@ def load_hook_settings(
     values: dict[str, object] = {}
     problems: list[str] = []
     files = []
+    tables: list[Mapping[str, object]] = []
     for path in (system_file, f"{directory}/{REPOSITORY_FILE}" if directory else ""):
         table = _read(path) if path else None
         if table is not None:
             files.append(path)
+            tables.append(table)
             _merge(values, table, path, problems)
-    _merge(values, _of_git(config), "git config deploykit", problems)
+    of_git = _of_git(config)
+    tables.append(of_git)
+    _merge(values, of_git, "git config deploykit", problems)
     if problems:
         head = problems[0] if len(problems) == 1 else f"{problems[0]}, and {len(problems) - 1} more problems"
         raise SettingsError(head, "try `deploykit hooks check`", problems=tuple(problems))
     if values.get("legacy"):
-        values.setdefault("topics", PRESETS["future"])
-    return HookSettings(**values, files=tuple(files))  # type: ignore[arg-type]  # each was converted by its own rule
+        named = [table["topics"] for table in tables if "topics" in table]
+        values["topics"] = _topics(named[-1] if named else {}, legacy=True)
+    known = {"files": tuple(files), "git_config": tuple(of_git)}
+    return HookSettings(**values, **known)  # type: ignore[arg-type]  # each was converted by its own rule
 
 
 def default_spool(environ: Mapping[str, str]) -> tuple[str, bool]:
@@ -263,7 +271,7 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _topics(value: object) -> TopicMap:
+def _topics(value: object, *, legacy: bool = False) -> TopicMap:
     if not isinstance(value, dict):
         raise TypeError
     known = {field.name for field in attrs.fields(TopicMap)} | {"preset"}
@@ -273,7 +281,7 @@ def _topics(value: object) -> TopicMap:
         if name == "notices" and not isinstance(topic, dict):
             raise _WrongTopics("notices: expected a table")
     try:
-        filled: dict[str, Any] = with_preset(value)
+        filled: dict[str, Any] = with_preset(value, legacy=legacy)
     except ValueError as error:
         raise _WrongTopics(str(error)) from None
     return TopicMap(**filled)

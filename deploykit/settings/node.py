@@ -75,6 +75,11 @@ class Settings:
     legacy_deletes: bool = False
 
     @property
+    def webhook_legacy(self) -> bool:
+        """Whether the webhook receiver writes the original's text bodies."""
+        return self.legacy or self.webhook.legacy
+
+    @property
     def rollouts_directory(self) -> Path:
         """Where the journals and locks of rollouts are."""
         return self.rollouts if self.rollouts is not None else self.state / "rollouts"

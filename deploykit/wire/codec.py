@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from deploykit.errors import DeploykitError, MessageError
 from deploykit.messages.base import Message, utc_now
-from deploykit.wire import encoder, envelope
+from deploykit.wire import encoder, envelope, frame
 from deploykit.wire.frame import Frame, header_text, quoted, sendable
 from deploykit.wire.strictjson import MAX_BODY, parse
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE: Final = "application/cloudevents+json"
 #: Copies of the event's attributes, for brokers' consoles, selectors and people. Never trusted.
-ID_HEADER: Final = "deploykit-id"
+ID_HEADER: Final = frame.ID_HEADER
 TYPE_HEADER: Final = "deploykit-type"
 
 _DATA = f'"datacontenttype":"{envelope.JSON}","data":'

@@ -52,6 +52,9 @@ RESERVED_HEADERS: Final = CONNECTION_HEADERS | {
     "version",
 }
 
+#: A copy of the message's id. Never trusted: it is for brokers' consoles and people, and by it copies of one frame are
+#: known. The original's programs set none.
+ID_HEADER: Final = "deploykit-id"
 #: Bytes of all header lines together. ActiveMQ closes a connection at a header line of 10 KiB.
 MAX_HEADERS: Final = 8 * 1024
 #: Newer versions of RabbitMQ close a connection without an ERROR at 100 headers; a bus adds a few.

@@ -32,11 +32,13 @@ class GuardedServer:
         settings: of the site that it serves.
         port: on 127.0.0.1.
         config: its own configuration, for tests that break it.
+        pid: of its main process.
     """
 
     settings: AccessSiteSettings
     port: int
     config: Path
+    pid: int = 0
 
     def status(self, user: str, password: str) -> int:
         """Ask for the page; return the status."""
@@ -60,10 +62,15 @@ class GuardedServer:
 
 
 @contextlib.contextmanager
-def guarded(kind: str, root: Path) -> Iterator[GuardedServer]:
-    """Run the server of a kind."""
+def guarded(kind: str, root: Path, users: Path | None = None) -> Iterator[GuardedServer]:
+    """Run the server of a kind.
+
+    Args:
+        root: for everything of it.
+        users: its file of users, which is there; None: one of its own.
+    """
     root.mkdir(parents=True)
-    with {"nginx": _nginx, "apache": _apache, "haproxy": _haproxy}[kind](root) as made:
+    with {"nginx": _nginx, "apache": _apache, "haproxy": _haproxy}[kind](root, users) as made:
         yield made
 
 
@@ -89,18 +96,21 @@ def _users(root: Path, content: str = "") -> Path:
 
 
 @contextlib.contextmanager
-def _nginx(root: Path) -> Iterator[GuardedServer]:
-    users, port, page = _users(root), free_port(), _page(root)
+def _nginx(root: Path, file: Path | None) -> Iterator[GuardedServer]:
+    users, port, page = file or _users(root), free_port(), _page(root)
     snippet = f'root {page}; location / {{ auth_basic "stage"; auth_basic_user_file {users}; }}'
+    config = root / "nginx" / "nginx.conf"
     with nginx(root / "nginx", port, snippet):
-        yield GuardedServer(settings=AccessSiteSettings(file=users), port=port, config=root / "nginx" / "nginx.conf")
+        program = needs("nginx", package="nginx-light")
+        test = (str(program), "-t", "-q", "-p", str(config.parent), "-c", str(config), "-e", "stderr")
+        yield GuardedServer(settings=AccessSiteSettings(file=users, test=test), port=port, config=config)
 
 
 @contextlib.contextmanager
-def _apache(root: Path) -> Iterator[GuardedServer]:
+def _apache(root: Path, file: Path | None) -> Iterator[GuardedServer]:
     program = needs("apache2", package="apache2-bin")
     needs_file(f"{_MODULES}/mod_auth_basic.so", package="apache2-bin")
-    users, port, page = _users(root), free_port(), _page(root)
+    users, port, page = file or _users(root), free_port(), _page(root)
     modules = "".join(f"LoadModule {name}_module {_MODULES}/mod_{name}.so\n" for name in _LOADED)
     root_user = "User www-data\nGroup www-data\n" if os.geteuid() == 0 else ""
     if root_user:
@@ -115,15 +125,16 @@ def _apache(root: Path) -> Iterator[GuardedServer]:
         f'<Location "/">\nAuthType Basic\nAuthName stage\nAuthUserFile {users}\nRequire valid-user\n</Location>\n'
     )
     with _running([str(program), "-DFOREGROUND", "-f", str(config)], root):
-        made = GuardedServer(settings=AccessSiteSettings(file=users), port=port, config=config)
+        settings = AccessSiteSettings(file=users, test=(str(program), "-t", "-f", str(config)))
+        made = GuardedServer(settings=settings, port=port, config=config)
         wait_until(lambda: made.answers("nobody", "x", 401), "apache")
         yield made
 
 
 @contextlib.contextmanager
-def _haproxy(root: Path) -> Iterator[GuardedServer]:
+def _haproxy(root: Path, file: Path | None) -> Iterator[GuardedServer]:
     program = needs("haproxy", package="haproxy")
-    users, port = _users(root, "# who may see the stage\nuserlist stage\n"), free_port()
+    users, port = file or _users(root, "# who may see the stage\nuserlist stage\n"), free_port()
     config = root / "haproxy.cfg"
     config.write_text(
         f"global\n\tmaxconn 50\n\tstats socket {root}/admin.sock mode 600 level admin expose-fd listeners\n"
@@ -132,7 +143,8 @@ def _haproxy(root: Path) -> Iterator[GuardedServer]:
         '\thttp-request return status 200 content-type text/plain string "hello"\n'
     )
     files = ["-f", str(config), "-f", str(users)]
-    with _running([str(program), "-W", "-db", *files, "-p", f"{root}/pid"], root) as process:
+    master = root / "m.sock"
+    with _running([str(program), "-W", "-db", "-S", str(master), *files, "-p", f"{root}/pid"], root) as process:
         reload = root / "reload"
         reload.write_text(f"#!/bin/sh\nexec kill -USR2 {process.pid}\n")
         reload.chmod(0o755)
@@ -142,8 +154,9 @@ def _haproxy(root: Path) -> Iterator[GuardedServer]:
             userlist="stage",
             test=(str(program), "-c", "-q", *files),
             reload=(str(reload),),
+            master=master,
         )
-        made = GuardedServer(settings=settings, port=port, config=config)
+        made = GuardedServer(settings=settings, port=port, config=config, pid=process.pid)
         wait_until(lambda: made.answers("nobody", "x", 401), "haproxy")
         yield made
 
@@ -155,7 +168,7 @@ def _running(argv: list[str], root: Path) -> Iterator[subprocess.Popen[bytes]]:
     try:
         yield process
     finally:
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)  # one that a test has ended is a zombie until it is waited for
         process.wait(30)
 
 

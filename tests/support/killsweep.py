@@ -22,6 +22,8 @@ Rules:
 * Threads and peers change the order of calls from run to run, so a run may die at another call than the one recorded
   as its Nth. The trace says which; the point is then tried again, and a kind of call (names without numbers) that was
   recorded and at which no run died counts as missed too.
+* The recorded run compiles the Python modules that it finds uncompiled; a run that did is made again, so that no later
+  one opens other files than the recorded one did. The others write no compiled module.
 * A command may have children. Killing one of those is a point of its own kind (`child_killed`): the command lives.
   Whatever is left running when the command is gone is ended, known by a variable in its environment.
 * `sample=N` runs N points drawn at random (each kind of call at least once if N allows), by a seed that is printed.
@@ -50,7 +52,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.support.needs import needs
-from tests.support.straceparse import NEEDS_DISK, NEEDS_SPACE, STATE_CHANGING, Point, call_made, draw, points_in
+from tests.support.straceparse import (
+    NEEDS_DISK,
+    NEEDS_SPACE,
+    STATE_CHANGING,
+    Point,
+    call_made,
+    compiles,
+    draw,
+    points_in,
+)
 
 __all__ = [
     "NEEDS_DISK",
@@ -67,6 +78,8 @@ __all__ = [
 
 _KILLED = re.compile(r"^(\d+)\s+\+\+\+ killed by SIGKILL", re.MULTILINE)
 _MARK = "KILLSWEEP_RUN"
+#: A file that changes meanwhile is compiled again by each run; that many are enough then.
+_MOST_RECORDINGS = 4
 #: What is added to a point's number, try by try: calls of another thread may have come earlier or later.
 _TRIES = (0, 0, 1, -1, 2, -2, 3)
 
@@ -216,10 +229,18 @@ class _Lab:
         self.cwd = cwd
         self.timeout = timeout
 
-    def record(self, calls: Sequence[str]) -> tuple[list[Point], Run]:
-        run, trace = self._strace(["-y", "-s", "0", "-e", "trace=" + ",".join(f"?{c}" for c in calls)], None)
-        assert run.returncode >= 0, f"the undisturbed run died of signal {-run.returncode}: {run.stderr[-2000:]}"
-        return points_in(trace, self.roots, network=self.network), run
+    def record(self, calls: Sequence[str], prepare: Callable[[], None] | None = None) -> tuple[list[Point], Run]:
+        """Run undisturbed; from the state that `prepare` makes, until a run finds all its modules compiled."""
+        traced = ",".join(f"?{call}" for call in dict.fromkeys((*calls, "openat")))
+        for _ in range(_MOST_RECORDINGS if prepare else 1):
+            if prepare:
+                prepare()
+            run, trace = self._strace(["-y", "-s", "0", "-e", f"trace={traced}"], None, {"PYTHONDONTWRITEBYTECODE": ""})
+            assert run.returncode >= 0, f"the undisturbed run died of signal {-run.returncode}: {run.stderr[-2000:]}"
+            if not compiles(trace):
+                break
+        points = points_in(trace, self.roots, network=self.network)
+        return [point for point in points if point.call in calls], run
 
     def run(self, point: Point, what: str) -> Run:
         options = ["-y", "-s", "0", "-e", f"trace={point.call}", "-e", f"inject={point.call}:{what}"]
@@ -236,7 +257,9 @@ class _Lab:
             kind=call_made(trace, point),
         )
 
-    def _strace(self, options: Sequence[str], point: Point | None) -> tuple[Run, str]:
+    def _strace(
+        self, options: Sequence[str], point: Point | None, env: Mapping[str, str] | None = None
+    ) -> tuple[Run, str]:
         mark = secrets.token_hex(8)
         with (
             tempfile.NamedTemporaryFile(prefix="killsweep-", suffix=".trace") as trace,
@@ -250,7 +273,7 @@ class _Lab:
                 stdout=out,
                 stderr=err,
                 cwd=self.cwd,
-                env={**self.env, _MARK: mark},
+                env={**self.env, **(env or {}), _MARK: mark},
                 start_new_session=True,
             )
             try:
@@ -342,8 +365,7 @@ class _Sweep:
 
     def go(self, calls: Sequence[str], run_one: Callable[[_Lab, Point], Run], allow_missed: float) -> Report:
         start = time.monotonic()
-        self.prepare()
-        points, undisturbed = self.lab.record(calls)
+        points, undisturbed = self.lab.record(calls, self.prepare)
         report = Report(points=len(points), seed=self.seed)
         assert points, f"no call of the command touches {self.lab.roots}: {undisturbed.stderr[-2000:]}"
         self._judge(undisturbed, report)

@@ -74,7 +74,7 @@ class FakeReporter(Reporter):
         self.said: list[Message] = []
         self.full = False
 
-    def report(self, *messages: Message) -> tuple[Frame, ...]:
+    def report(self, *messages: Message, announced: bool = True) -> tuple[Frame, ...]:
         if self.full:
             raise OutboxError("no space", "free the disk")
         self.said += messages

@@ -48,6 +48,7 @@ class MixedFleet:
             outbox=OutboxSettings(path=root / "spool"),
             reconcile_every=3600.0,
             fetch_spread=0.0,
+            legacy=True,
         )
 
     def origin(self, name: str = "shop") -> Origin:

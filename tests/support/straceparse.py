@@ -31,6 +31,7 @@ CALL = re.compile(r"^(?P<pid>\d+)\s+(?P<call>[a-z_0-9]+)\((?P<args>.*)$")
 _SOCKET = re.compile(r"^\d+<(socket|TCP|TCPv6|UNIX)\b")
 _RESULT = re.compile(r"\)\s+= .*$| <unfinished .*$")
 _FAILED = re.compile(r"\)\s+= -1 E[A-Z]+ [^=]*$")
+_COMPILED = re.compile(r'openat\([^"]*"[^"]*\.pyc\.\d+", [^)]*O_CREAT')
 _NUMBERS = re.compile(r"[0-9a-f]{4,}|\d+")
 
 
@@ -95,6 +96,15 @@ def points_in(trace: str, roots: Sequence[str], *, network: bool) -> list[Point]
         if (call, nth) not in found and _changes(call, args, roots, network=network):
             found[call, nth] = Point(call=call, nth=nth, line=args)
     return list(found.values())
+
+
+def compiles(trace: str) -> bool:
+    """Return whether a recorded command wrote a compiled Python module: another run of it would open other files.
+
+    >>> compiles('7 openat(AT_FDCWD</r>, "/r/__pycache__/m.cpython-311.pyc.140", O_WRONLY|O_CREAT|O_EXCL, 0644) = 3')
+    True
+    """
+    return any(_COMPILED.search(line) and not _FAILED.search(line) for line in trace.splitlines())
 
 
 def _changes(call: str, args: str, roots: Sequence[str], *, network: bool) -> bool:

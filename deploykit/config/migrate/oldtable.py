@@ -141,14 +141,15 @@ class OldTable:
         value = self.take(key)
         if value is None:
             return []
-        if not isinstance(value, list):
-            value = [value]
+        if isinstance(value, Mapping):
+            return [self._below(key, value)]
         found = []
-        for at, item in enumerate(value):
+        for at, item in enumerate(value if isinstance(value, list) else [value]):
+            where = f"{key}[{at}]" if isinstance(value, list) else key
             if isinstance(item, Mapping):
-                found.append(self._below(f"{key}[{at}]", item))
+                found.append(self._below(where, item))
             else:
-                self.lose(f"{key}[{at}]", f"expected a map, not {kind_of(item)}")
+                self.lose(where, f"expected a map, not {kind_of(item)}")
         return found
 
     def rest(self) -> list[str]:

@@ -218,7 +218,7 @@ class AccessCommandHandler:
         try:
             message = decode({"content-type": CONTENT_TYPE}, stored) if stored else None
             if isinstance(message, AccessReported) and message.answers != signed.copy:
-                self._reporter.report(self._reports.for_copy(message, signed.copy))
+                self._reporter.report(self._reports.for_copy(message, signed.copy), announced=False)
             elif stored:
                 self._reporter.report_again(stored)
         except MessageError as error:

@@ -24,6 +24,7 @@ from deploykit.bus import Bus
 from deploykit.daemons.access.accessaudit import AccessAudit
 from deploykit.daemons.access.accessreports import AccessReportMaker
 from deploykit.daemons.access.commands import AccessCommandHandler
+from deploykit.daemons.access.haproxymaster import RELOAD_SECONDS
 from deploykit.daemons.access.keeper import AccessKeeper, EndedAccess
 from deploykit.daemons.access.servercommand import COMMAND_SECONDS
 from deploykit.daemons.access.sitefile import SiteAccessFile
@@ -52,8 +53,8 @@ WORKERS: Final = 32
 _ATTEMPTS: Final = 1_000_000
 _DAY: Final = 86400.0
 _MODE: Final = 0o750
-#: Seconds for the last change: test and reload, and both again with the old content.
-_LAST_CHANGE: Final = 4 * COMMAND_SECONDS
+#: Seconds for the last change: test, reload and what haproxy's master says, and all again with the old content.
+_LAST_CHANGE: Final = 2 * (2 * COMMAND_SECONDS + RELOAD_SECONDS)
 
 
 def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> None:
@@ -148,7 +149,7 @@ class AccessDaemon(Service):
         self._ids.close()  # it can be opened; the next use opens it again
         log = open_audit(settings, on_record=self.metrics.audit_recorded)
         self._audit = AccessAudit(AuditWriter(log, f"access/{settings.node}", now), settings.node)
-        reporter = Reporter(self._outbox, settings.topics, key)
+        reporter = Reporter(self._outbox, settings.topics, key, legacy=settings.legacy)
         self._reports = AccessReportMaker(node=settings.node)
         self._pending = PendingReports(reporter)
         self.keeper = AccessKeeper(

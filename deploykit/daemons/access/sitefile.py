@@ -1,6 +1,6 @@
 """One site's access file and its server: changes go in together, are tested, and are read back.
 
-    read -> note the old content -> write -> test -> reload -> read back -> forget the old content
+    read -> (ask haproxy's master) -> note the old content -> write -> test -> reload -> read back -> forget the note
 
 Rules:
 
@@ -9,6 +9,8 @@ Rules:
 * What somebody else wrote meanwhile stays. What cannot be put back is reported so, and the keeper tries it again.
 * What a crash cut off is finished at the next start: the test decides whether the new content stays.
 * What is reported is what stands in the file afterwards.
+* Where haproxy's master can be asked, a reload counts once a new worker serves. A master that does not answer is
+  noticed before anything is changed.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from deploykit.daemons.access.accessfile import (
     taken_back,
 )
 from deploykit.daemons.access.filewriter import FileChanged, FileSeen, read_file, replace_content
+from deploykit.daemons.access.haproxymaster import HaproxyMaster
 from deploykit.daemons.access.servercommand import run_command
 from deploykit.errors import AccessError
 from deploykit.names import SiteName
@@ -79,6 +82,7 @@ class SiteAccessFile:
         settings: where the file is, and how its server takes it over.
         notes: the directory in which the old content is noted while a change is made.
         run: runs a command and returns what went wrong.
+        master: haproxy's; None: that of the settings, if any.
     """
 
     def __init__(
@@ -88,9 +92,12 @@ class SiteAccessFile:
         notes: Path,
         *,
         run: Callable[[Sequence[str]], str] = run_command,
+        master: HaproxyMaster | None = None,
     ) -> None:
         self.site = site
         self._settings = settings
+        self._master = HaproxyMaster(settings.master) if master is None and settings.master is not None else master
+        self._reloads = bool(settings.reload) or self._master is not None
         self._form: FileForm = form_of(settings)
         self._note = notes / f"{site}.before"
         self._run = run
@@ -148,6 +155,8 @@ class SiteAccessFile:
             content, problems = _changed(seen.content, self._form, changes)
             if content == seen.content:
                 return problems, ""
+            if self._master is not None:
+                self._master.ready()  # it must answer before anything is changed
             try:
                 self._write(seen, content)
             except FileChanged:
@@ -166,7 +175,7 @@ class SiteAccessFile:
         return AccessError(f"{self._settings.file} is written again and again by somebody else", "stop that, ask again")
 
     def _write(self, seen: FileSeen, content: bytes) -> None:
-        if self._settings.test or self._settings.reload:
+        if self._settings.test or self._reloads:
             try:
                 replace_file(self._note, _digest(content) + b"\n" + seen.content, mode=0o600)
             except OSError as error:
@@ -177,9 +186,14 @@ class SiteAccessFile:
         """Have the server take the file over; return what went wrong."""
         if self._settings.test and (problem := self._run(self._settings.test)):
             return f"the test of the server's configuration failed: {problem}"
-        if self._settings.reload and (problem := self._run(self._settings.reload)):
+        if self._reloads and (problem := self._reload()):
             return f"the server's reload failed: {problem}"
         return ""
+
+    def _reload(self) -> str:
+        if self._master is None:
+            return self._run(self._settings.reload)
+        return self._master.reload((lambda: self._run(self._settings.reload)) if self._settings.reload else None)
 
     def _fall_back(self, old: bytes, new: bytes, failure: str) -> None:
         """Put the old content back after a failure.

@@ -156,7 +156,7 @@ class Agent(Service):
             lock=locks.shown,
         )
         self._unasked = SelfDescription(settings.facts, settings.topics, describer, facts, key)
-        reporter = Reporter(outbox, settings.topics, key, stamp=self._stamp)
+        reporter = Reporter(outbox, settings.topics, key, stamp=self._stamp, legacy=settings.legacy)
         self._mirrors = MirrorHandler(settings, reporter, metrics=metrics)
         self._ids = IdStore(settings.state / "ids.sqlite")
         builds = builds_of(settings.state)

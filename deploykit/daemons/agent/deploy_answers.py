@@ -78,13 +78,14 @@ class DeployAnswerer:
         try:
             message = decode({"content-type": CONTENT_TYPE}, stored)
             if isinstance(message, DeployReported) and message.answers != command.copy:
-                self._reporter.report(self._reports.for_copy(message, command.copy))
+                self._reporter.report(self._reports.for_copy(message, command.copy), announced=False)
             else:
                 self._reporter.report_again(stored)
         except MessageError as error:
             _log.error("cannot repeat the stored report: %s: %s", request.summary, error)
             detail = "it was answered before, and that report is damaged: see `deploykit release list`"
-            self._reporter.report(self._reports.without_result(request, command.copy, "failure", detail=detail))
+            again = self._reports.without_result(request, command.copy, "failure", detail=detail)
+            self._reporter.report(again, announced=False)
 
     def _report(
         self,

@@ -57,7 +57,8 @@ def once(settings: Settings, deadline: float) -> NodeReport:
     outbox = open_outbox(settings.outbox)
     with StateLock(settings.state):
         found = [f"site {name}: {problem}" for name, problem in recover_sites(settings, threading.Event()).items()]
-        mirrors = MirrorHandler(attrs.evolve(settings, fetch_spread=0.0), Reporter(outbox, settings.topics, key))
+        reporter = Reporter(outbox, settings.topics, key, legacy=settings.legacy)
+        mirrors = MirrorHandler(attrs.evolve(settings, fetch_spread=0.0), reporter)
         mirrors.start()
         try:
             found += [f"mirror {name}: {problem}" for name, problem in mirrors.sync_all(end).items()]

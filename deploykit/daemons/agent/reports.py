@@ -1,10 +1,15 @@
-"""A node's messages go into its outbox first, so that a broker that is away loses none."""
+"""A node's messages go into its outbox first, so that a broker that is away loses none.
+
+In a fleet that is half the original's, the line for people of each report (`daemons.legacylines`) goes with it, by the
+same durable write.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
 
+from deploykit.daemons.legacylines import outgoing_line, outgoing_lines
 from deploykit.errors import MessageError
 from deploykit.messages import (
     AccessReported,
@@ -12,6 +17,7 @@ from deploykit.messages import (
     DeployReported,
     Message,
     NodeDescribed,
+    Notice,
     PackageReported,
     new_id,
 )
@@ -32,6 +38,7 @@ class Reporter:
         topics: where each kind goes.
         key: the node's own key; without one, replies go out unsigned and no asker believes them.
         stamp: adds to a deploy's report which agent made it.
+        legacy: the original's programs listen, too: reports have a line for people beside them.
     """
 
     def __init__(
@@ -41,14 +48,21 @@ class Reporter:
         key: BodySigner | None,
         *,
         stamp: Callable[[DeployReported], DeployReported] = lambda report: report,
+        legacy: bool = False,
     ) -> None:
         self._outbox = outbox
         self._topics = topics
         self._key = key
         self._stamp = stamp
+        self._legacy = legacy
 
-    def report(self, *messages: Message) -> tuple[Frame, ...]:
+    def report(self, *messages: Message, announced: bool = True) -> tuple[Frame, ...]:
         """Queue `messages`, all or none, and return their frames. Texts and lists too long for a message are cut.
+
+        Args:
+            messages: what is reported.
+            announced: whether people get a line, where the settings say so. Not for an answer that was given before,
+                and not for one to a stranger.
 
         Raises:
             OutboxError: the spool cannot take them; nothing was queued.
@@ -56,7 +70,8 @@ class Reporter:
         """
         messages = tuple(self._stamp(each) if isinstance(each, DeployReported) else each for each in messages)
         outgoing = [self._outgoing(message) for message in messages]
-        self._outbox.put_many(outgoing)
+        lines = outgoing_lines(messages, self._topics) if self._legacy and announced else []
+        self._outbox.put_many([*outgoing, *lines])
         for message in messages:
             _log.info("%s", message.summary)
         return tuple(each.frame for each in outgoing)
@@ -78,6 +93,8 @@ class Reporter:
         self._outbox.put_many([self._signed(message, Frame(headers, body))])
 
     def _outgoing(self, message: Message) -> Outgoing:
+        if isinstance(message, Notice):
+            return outgoing_line(message, self._topics, legacy=self._legacy)
         return self._signed(message, encode_fitted(message))
 
     def _signed(self, message: Message, frame: Frame) -> Outgoing:

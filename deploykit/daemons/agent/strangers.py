@@ -70,7 +70,8 @@ class Strangers:
             return
         detail = _SHOWS_TOO_LITTLE if isinstance(problem, SignatureNotEnough) else _NOT_OBEYED
         try:
-            self._reporter.report(self._reports.without_result(request, frame_digest(frame), "refused", detail=detail))
+            refusal = self._reports.without_result(request, frame_digest(frame), "refused", detail=detail)
+            self._reporter.report(refusal, announced=False)
         except Exception as error:  # noqa: BLE001 -- refusals may neither fill our time nor make commands come again
             _log.error("cannot report a refusal: %s", error)
 

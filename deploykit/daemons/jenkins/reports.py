@@ -15,8 +15,9 @@ from typing import Final
 
 from deploykit.daemons.jenkins.decisions import outcome_of
 from deploykit.daemons.jenkins.model import QueuedBuild
+from deploykit.daemons.legacylines import outgoing_line
 from deploykit.messages import BuildRequested, Notice, RequestOutcome, one_line
-from deploykit.messages.topics import PRESETS, TopicMap, topic_of
+from deploykit.messages.topics import TopicMap, topic_of
 from deploykit.names import NodeName
 from deploykit.outbox.format import Outgoing
 from deploykit.wire.codec import ID_HEADER, TYPE_HEADER, encode_fitted
@@ -84,6 +85,7 @@ def report(
     *,
     dead_letter: str = "",
     frame: tuple[str, Frame] | None = None,
+    legacy: bool = False,
 ) -> tuple[Outgoing, ...]:
     """Return what goes out about a build's answer, in one durable step.
 
@@ -93,6 +95,7 @@ def report(
         topics: where each kind goes.
         dead_letter: destination of dead letters; empty sends none.
         frame: where the event came from, and its frame.
+        legacy: the line for people is the original's plain text on any topic.
     """
     event = request_of(build, node)
     items = [Outgoing(topic_of(event, topics), encode_fitted(event))]
@@ -104,22 +107,10 @@ def report(
             text=line_of(event, build, node),
             correlation_id=event.correlation_id,
         )
-        items.append(notice_for(notice, topics))
+        items.append(outgoing_line(notice, topics, legacy=legacy))
     if event.outcome in NOT_BUILT and dead_letter and frame is not None:
         items.append(Outgoing(dead_letter, dead_letter_of(build, event, *frame)))
     return tuple(items)
-
-
-def notice_for(notice: Notice, topics: TopicMap) -> Outgoing:
-    """Return a line for people as its readers expect it: on a topic of the original's, as its own programs wrote it."""
-    destination = topic_of(notice, topics)
-    original = PRESETS["future"]
-    if destination != original.notice and destination not in original.notices.values():
-        return Outgoing(destination, encode_fitted(notice))
-    from deploykit.wire.legacy import encode_legacy
-
-    frame = encode_legacy(notice)
-    return Outgoing(destination, Frame({**frame.headers, ID_HEADER: notice.id}, frame.body))
 
 
 def dead_letter_of(build: QueuedBuild, event: BuildRequested, destination: str, frame: Frame) -> Frame:
@@ -139,4 +130,4 @@ def _job(job: str) -> str:
     return one_line(job.replace("%20", " "))
 
 
-__all__ = ["NOT_BUILT", "dead_letter_of", "line_of", "notice_for", "report", "request_of"]
+__all__ = ["NOT_BUILT", "dead_letter_of", "line_of", "report", "request_of"]

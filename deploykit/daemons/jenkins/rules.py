@@ -25,7 +25,7 @@ import attrs
 from deploykit.config.refpattern import compile_ref_pattern
 from deploykit.daemons.jenkins.jobpath import branch_item
 from deploykit.daemons.jenkins.ports import BuildOrder
-from deploykit.messages import Message, RefUpdated, RevisionCommitted, one_line
+from deploykit.messages import Message, RefUpdated, RevisionCommitted, one_line, svn_projects
 from deploykit.names import ObjectId, RefName, RepoName, is_zero, short_ref
 from deploykit.settings.buildservers import PLACEHOLDER
 from deploykit.settings.jenkins import JenkinsSettings, JobSettings
@@ -207,7 +207,7 @@ class _JobRule:
         if self.settings.projects:
             projects: tuple[str, ...] = tuple(dict.fromkeys(filter(self._projects, message.projects)))
         else:
-            projects = (message.projects[0] if len(message.projects) == 1 else "",)
+            projects = (_only_project(message),)
         for project in projects:
             values = {"revision": str(message.revision), "project": _text(project), "pusher": _text(message.author)}
             yield WantedBuild(
@@ -246,6 +246,17 @@ def filled_in(template: str, values: Mapping[str, str]) -> str:
     'refs/heads/{commit}@1a2b'
     """
     return PLACEHOLDER.sub(lambda hit: values.get(hit[1], ""), template)
+
+
+def _only_project(message: RevisionCommitted) -> str:
+    """Return the one project that a revision touches; empty where it touches none, or several.
+
+    A frame of a legacy revision names one, whatever others there are: its directories show them.
+    """
+    if len(message.projects) != 1:
+        return ""
+    others = svn_projects(message.dirs) if message.source.startswith("legacy") else ()
+    return message.projects[0] if set(others) <= set(message.projects) else ""
 
 
 def _matcher(patterns: tuple[str, ...]) -> Callable[[str], bool]:

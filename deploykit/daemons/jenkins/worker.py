@@ -326,7 +326,8 @@ class BuildWorker:
         frame = self._queue.frame_of(build.wanted.key)
         dead_letter = self._settings.broker.dead_letter
         try:
-            items = report(build, node, topics, dead_letter=dead_letter, frame=frame)
+            legacy = self._settings.legacy
+            items = report(build, node, topics, dead_letter=dead_letter, frame=frame, legacy=legacy)
         except MessageError as error:  # it would fail each time; the build itself was asked for
             _log.error("%s: cannot be reported: %s", build.label, error)
         else:

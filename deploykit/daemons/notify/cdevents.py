@@ -26,6 +26,7 @@ from deploykit.messages import (
     Message,
     MirrorUpdated,
     PackagePublished,
+    PackageReported,
     RefUpdated,
     RevisionCommitted,
     RolloutAbort,
@@ -119,7 +120,7 @@ def _bounded(content: Mapping[str, object]) -> Mapping[str, object]:
 
 def _event(item: NewsItem) -> _Event | None:
     match item.message:
-        case RefUpdated() | RevisionCommitted() | MirrorUpdated() | PackagePublished() as message:
+        case RefUpdated() | RevisionCommitted() | MirrorUpdated() | PackagePublished() | PackageReported() as message:
             return _of_source(message)
         case BuildRequested() | BuildStarted() | BuildFinished() as build:
             return _of_build(build)
@@ -132,7 +133,7 @@ def _event(item: NewsItem) -> _Event | None:
     return None
 
 
-def _of_source(message: RefUpdated | RevisionCommitted | MirrorUpdated | PackagePublished) -> _Event:
+def _of_source(message: RefUpdated | RevisionCommitted | MirrorUpdated | PackagePublished | PackageReported) -> _Event:
     match message:
         case RefUpdated():
             return _push(message)
@@ -145,6 +146,8 @@ def _of_source(message: RefUpdated | RevisionCommitted | MirrorUpdated | Package
             return _custom(f"mirror.{message.outcome}", message.repo, node=message.node, ref=message.ref)
         case PackagePublished():
             return _Event(name="artifact.published", subject=_package(message))
+        case PackageReported():
+            return _custom(f"package.{message.outcome}", f"{message.node}/{message.name}", detail=message.detail)
 
 
 def _of_build(build: BuildRequested | BuildStarted | BuildFinished) -> _Event:

@@ -5,7 +5,8 @@ Rules:
 * What went wrong is `failure`, and also of its own kind: a failed build goes where builds go.
 * What must be signed and is not believed is no news. What needs no signature is marked as unsigned.
 * Locks and approvals are statements that anybody may send again: old ones are no news.
-* What nodes ask and describe, and the steps of a deploy, are for pages and no news.
+* What nodes ask and describe, and the steps of a deploy, are for pages and no news. So is a package source that was
+  read; one that could not be is news.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from urllib.parse import quote
 
 import attrs
 
+from deploykit.daemons.legacylines import line_of
 from deploykit.fleet.tracetrust import SignatureVerdict
 from deploykit.messages import (
     AccessReported,
@@ -29,6 +31,7 @@ from deploykit.messages import (
     MirrorUpdated,
     Notice,
     PackagePublished,
+    PackageReported,
     RefUpdated,
     RevisionCommitted,
     RolloutAbort,
@@ -92,7 +95,10 @@ class NewsItem:
 
     @property
     def pair(self) -> tuple[str, str]:
-        """The same for an event and for the notice that a hook sends with it."""
+        """The same for an event and for the notice that a hook, or a daemon in a mixed fleet, sends with it."""
+        line = line_of(self.message)
+        if line is not None:
+            return line.correlation_id, one_line(line.text, _LENGTHS["line"])
         return self.message.correlation_id, self.fields["line"]
 
 
@@ -143,7 +149,7 @@ def _went_wrong(message: Message) -> bool:
             return message.outcome != "success"
         case RolloutReported():
             return message.state in _BAD_ENDS or (message.state == "paused" and bool(message.failed))
-        case AccessReported() | MirrorUpdated():
+        case AccessReported() | MirrorUpdated() | PackageReported():
             return message.outcome in ("refused", "failed")
     return False
 

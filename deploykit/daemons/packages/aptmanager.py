@@ -25,6 +25,7 @@ from deploykit.daemons.packages.aptoutput import (
     apt_pattern,
     apt_reason,
     judge_update,
+    parse_architecture,
     parse_candidates,
     parse_installed,
 )
@@ -63,7 +64,7 @@ class AptManager:
             PackageError: dpkg cannot be asked.
         """
         if not self._native:
-            self._native = self._run(["dpkg", "--print-architecture"]).output.strip()
+            self._native = parse_architecture(self._run(["dpkg", "--print-architecture"]).output)
         return self._native
 
     def installed(self, names: Sequence[str]) -> Mapping[str, PackageVersions]:
@@ -130,12 +131,11 @@ class AptManager:
         Raises:
             PackageError: it cannot be started, fails, takes too long, or prints too much.
         """
-        result = run_program(words, environment=self._environment)
+        result = run_program(words, environment=self._environment, enough=True)
         if result.code not in fine or not result.whole:
             lines = result.errors.splitlines()
             why = apt_reason(lines) or shown(next(iter(lines), ""))
-            how = result.how if result.whole else "printed too much"
-            raise PackageError(f"{words[0]} {how}{': ' * bool(why)}{why}", "run it by hand, as root")
+            raise PackageError(f"{words[0]} {result.how}{': ' * bool(why)}{why}", "run it by hand, as root")
         return result
 
 

@@ -6,7 +6,7 @@ Rules:
 * apt exits 0 where it has read nothing: a file that is gone, empty or switched off. So a source counts as read only if
   apt reports an answer of it (`Get:`, `Hit:`).
 * apt reports an unreachable source as a warning and exits 0, unless `APT::Update::Error-Mode=any` is known to it (2.1.9
-  and later): the warning counts as a failure too.
+  and later): the warning counts as a failure too. A line `Err:` alone does not: apt has tried what need not be there.
 """
 
 from __future__ import annotations
@@ -25,11 +25,15 @@ DPKG_FORMAT: Final = "${db:Status-Abbrev}|${Package}|${Version}|${Architecture}\
 _VERSION: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+~:-]{0,254}").fullmatch
 _ARCHITECTURE: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}").fullmatch
 _ANSWERED: Final = re.compile(r"^(?:Get|Hit):\d+ ", re.MULTILINE)
-_UNREACHABLE: Final = re.compile(r"^(?:Err:\d+ |W: Failed to fetch )", re.MULTILINE)
+_UNREACHABLE: Final = "W: Failed to fetch "
 _CANDIDATE: Final = re.compile(r"^  Candidate: (.*)$", re.MULTILINE)
 _LOCKED: Final = "E: Could not get lock "
 #: Lines that only repeat that there was another one.
 _NO_REASON: Final = ("E: Some index files failed to download", "E: The list of sources could not be read")
+#: The cause where apt's error is only that something "is not signed".
+_SIGNATURE: Final = "GPG error: "
+#: Characters: addresses are long, and the key that is missing stands at the end.
+_REASON: Final = 500
 #: Second letter of dpkg's abbreviation: not installed; only its configuration is left.
 _NOT_HERE: Final = "nc"
 
@@ -46,7 +50,7 @@ def judge_update(result: ProgramResult, file: str) -> SourceRead:
     for line in lines:
         if line.startswith(_LOCKED):
             return SourceRead(outcome="locked", detail=shown(line.removeprefix("E: ")))
-    if result.code != 0 or _UNREACHABLE.search(result.output + "\n" + result.errors):
+    if result.code != 0 or any(line.startswith(_UNREACHABLE) for line in lines):
         return SourceRead(outcome="failed", detail=apt_reason(lines) or f"apt-get {result.how}")
     if not _ANSWERED.search(result.output):
         return SourceRead(outcome="missing", detail=shown(f"{file} holds no source that is switched on"))
@@ -54,14 +58,25 @@ def judge_update(result: ProgramResult, file: str) -> SourceRead:
 
 
 def apt_reason(lines: Iterable[str]) -> str:
-    """Return apt's reasons as one line, empty for none: its errors, else its warnings.
+    """Return apt's reasons as one line, empty for none: what a signature lacks, its other errors, its warnings.
 
-    >>> apt_reason(["W: GPG error: x", "E: no such thing", "E: The list of sources could not be read."])
-    'no such thing; GPG error: x'
+    >>> apt_reason(["W: nothing much", "E: not signed", "W: GPG error: NO_PUBKEY 0123"])
+    'GPG error: NO_PUBKEY 0123; not signed; nothing much'
     """
     reasons = [line for line in lines if line.startswith(("E: ", "W: ")) and not line.startswith(_NO_REASON)]
-    reasons.sort(key=lambda line: line[:1])  # errors first; each kind stays in apt's own order
-    return shown("; ".join(dict.fromkeys(" ".join(line[3:].split()) for line in reasons[:4])))
+    reasons.sort(key=lambda line: (_SIGNATURE not in line, line[:1]))  # each kind stays in apt's own order
+    return shown("; ".join(dict.fromkeys(" ".join(line[3:].split()) for line in reasons[:4])), _REASON)
+
+
+def parse_architecture(output: str) -> str:
+    """Return the architecture that dpkg prints.
+
+    Raises:
+        PackageError: it is none.
+    """
+    if not _ARCHITECTURE(output.strip()):
+        raise _not_understood("dpkg", output)
+    return output.strip()
 
 
 def parse_installed(output: str, native: str) -> Mapping[str, PackageVersions]:
@@ -160,4 +175,12 @@ def _not_understood(program: str, line: str) -> PackageError:
     return PackageError(f"{program} printed what is not understood: {shown(line, 100)!a}", "run it by hand, as root")
 
 
-__all__ = ["DPKG_FORMAT", "apt_pattern", "apt_reason", "judge_update", "parse_candidates", "parse_installed"]
+__all__ = [
+    "DPKG_FORMAT",
+    "apt_pattern",
+    "apt_reason",
+    "judge_update",
+    "parse_architecture",
+    "parse_candidates",
+    "parse_installed",
+]

@@ -65,9 +65,9 @@ class DnfManager:
         """
         if not self._native:
             result = self._run(["rpm", "--eval", "%{_arch}"])
-            if result.code != 0 or not _ARCHITECTURE(result.output.strip()):
+            if result.code != 0:
                 raise _failed("rpm", result)
-            self._native = result.output.strip()
+            self._native = _architecture(result.output.strip())
         return self._native
 
     def installed(self, names: Sequence[str]) -> Mapping[str, PackageVersions]:
@@ -139,10 +139,16 @@ class DnfManager:
 
     def _run(self, words: Sequence[str]) -> ProgramResult:
         """Ask a program; what it prints is whole. Its exit code is the caller's to judge."""
-        result = run_program(words, environment=self._environment)
+        result = run_program(words, environment=self._environment, enough=True)
         if result.code is None or result.code < 0 or not result.whole:
             raise _failed(words[0], result)
         return result
+
+
+def _architecture(text: str) -> str:
+    if not _ARCHITECTURE(text):
+        raise _not_understood("rpm", text)
+    return text
 
 
 def _parse(program: str, lines: Sequence[str]) -> list[tuple[str, str, str]]:
@@ -156,7 +162,7 @@ def _parse(program: str, lines: Sequence[str]) -> list[tuple[str, str, str]]:
         if not line:
             continue
         if (match := _LINE(line)) is None:
-            raise PackageError(f"{program} printed what is not understood: {shown(line, 100)!a}", "run it by hand")
+            raise _not_understood(program, line)
         epoch = int(match["epoch"])
         version = f"{epoch}:{match['version']}" if epoch else match["version"]
         copies.append((match["name"], version, match["arch"]))
@@ -185,10 +191,13 @@ def _reason(result: ProgramResult) -> str:
     return shown("; ".join(" ".join(line.split()) for line in result.errors.splitlines()[-4:] if line.strip()))
 
 
+def _not_understood(program: str, line: str) -> PackageError:
+    return PackageError(f"{program} printed what is not understood: {shown(line, 100)!a}", "run it by hand, as root")
+
+
 def _failed(program: str, result: ProgramResult) -> PackageError:
     why = _reason(result)
-    how = result.how if result.whole else "printed too much"
-    return PackageError(f"{program} {how}{': ' * bool(why)}{why}", "run it by hand, as root")
+    return PackageError(f"{program} {result.how}{': ' * bool(why)}{why}", "run it by hand, as root")
 
 
 __all__ = ["DnfManager"]

@@ -49,10 +49,10 @@ class ProgramResult:
     """How a program ended, and the first part of what it wrote.
 
     Args:
-        code: its exit code, negative for a signal; None: it was killed at its deadline.
+        code: its exit code, negative for a signal; None: it was killed.
         output: of its standard output.
         errors: of its standard error.
-        whole: nothing of the output was dropped.
+        whole: nothing of either was dropped.
     """
 
     code: int | None
@@ -64,7 +64,7 @@ class ProgramResult:
     def how(self) -> str:
         """How it ended, for people: `ended with 100`."""
         if self.code is None:
-            return "was killed at its deadline"
+            return "was killed at its deadline" if self.whole else "printed too much"
         return f"was killed by signal {-self.code}" if self.code < 0 else f"ended with {self.code}"
 
 
@@ -80,6 +80,7 @@ def run_program(
     seconds: float = QUESTION_SECONDS,
     environment: Mapping[str, str] | None = None,
     limit: int = _MOST_OUTPUT,
+    enough: bool = False,
 ) -> ProgramResult:
     """Run a program and wait for its end.
 
@@ -88,6 +89,7 @@ def run_program(
         seconds: after which it is killed.
         environment: variables besides `PATH` and `LC_ALL`, or in their place.
         limit: bytes kept of each of its two outputs.
+        enough: kill it as soon as it has written more than that.
 
     Raises:
         PackageError: it cannot be started.
@@ -107,7 +109,7 @@ def run_program(
         raise PackageError(f"cannot run {words[0]}: {error.strerror}", "install it, or set packages.tool") from error
     pipes = [_Pipe(pipe, limit) for pipe in (process.stdout, process.stderr) if pipe is not None]
     try:
-        ended = _wait(process.pid, pipes, end)
+        ended = _wait(process.pid, pipes, end, enough)
     finally:
         # It is not reaped yet, so the group's number cannot be anybody else's.
         with contextlib.suppress(ProcessLookupError):
@@ -118,12 +120,15 @@ def run_program(
             pipe.drain()
     output, errors = pipes
     return ProgramResult(
-        code=process.returncode if ended else None, output=output.text(), errors=errors.text(), whole=output.whole
+        code=process.returncode if ended else None,
+        output=output.text(),
+        errors=errors.text(),
+        whole=output.whole and errors.whole,
     )
 
 
-def _wait(pid: int, pipes: Sequence[_Pipe], end: float) -> bool:
-    """Read pipes until a process has ended; return whether it has, False when its time is over."""
+def _wait(pid: int, pipes: Sequence[_Pipe], end: float, enough: bool) -> bool:
+    """Read pipes until a process has ended; return whether it has, False when its time is over, or a pipe is full."""
     pidfd = os.pidfd_open(pid)
     try:
         poll = select.poll()
@@ -137,6 +142,8 @@ def _wait(pid: int, pipes: Sequence[_Pipe], end: float) -> bool:
                     return True
                 if not readers[fd].read():
                     poll.unregister(fd)
+            if enough and not all(pipe.whole for pipe in pipes):
+                return False
         return False
     finally:
         os.close(pidfd)

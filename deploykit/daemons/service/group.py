@@ -73,7 +73,7 @@ class ServiceGroup:
             self._of(service, service.check)
             if not self._connected:
                 self._of(service, service.wait_connected, 0)
-        self._connected = self._connected or all(service.link.connected for service in self.services)
+        self._connected = self._connected or all(service.connected for service in self.services)
 
     def newly_ready(self) -> list[str]:
         """Return the names of the services that do their work now, each once."""
@@ -137,7 +137,7 @@ class ServiceGroup:
 
 
 def _not_ready(service: Service) -> Iterator[str]:
-    if not service.link.connected:
+    if not service.connected:
         yield "waiting for a broker"
     elif not service.working and not service.problems:
         yield "connected, and not at work yet"

@@ -98,5 +98,5 @@ def set_up(
 
 
 def set_up_from(settings: Settings) -> None:
-    """Send a daemon's logs to standard error, as its settings say; no line shows a passcode of its broker."""
-    set_up(settings.log, secrets=secrets_of(settings.broker))
+    """Send a daemon's logs to standard error, as its settings say; no line shows a passcode of its brokers."""
+    set_up(settings.log, secrets=secrets_of(settings.broker, *settings.keepalive.destinations.values()))

@@ -67,6 +67,7 @@ class Metrics:
         self._outboxes: dict[str, tuple[OutboxWatch, int]] = {}
         self._sites: dict[str, Callable[[], str]] = {}
         self._access: Callable[[], Mapping[str, int]] = dict
+        self._keepalive: Callable[[], Mapping[str, bool]] = dict
 
     # -- what may be counted -------------------------------------------------------------------------------------------
 
@@ -147,6 +148,10 @@ class Metrics:
     def question_decided(self, outcome: str) -> None:
         """Count a question to this node: `answered`, `denied`, `unverified`, `repeated`, `dropped` or `expired`."""
         self._add("questions_total", outcome)
+
+    def package_source_read(self, source: str, outcome: str) -> None:
+        """Count a read of a package source: `read`, `locked`, `failed` or `missing`."""
+        self._add("package_source_reads_total", source, outcome)
 
     def audit_recorded(self, decision: str) -> None:
         """Count a record of the audit log: `allowed` or `denied`."""
@@ -273,6 +278,11 @@ class Metrics:
         with self._lock:
             self._access = counts
 
+    def watch_keepalive(self, alive: Callable[[], Mapping[str, bool]]) -> None:
+        """Show of each named destination whether the last keepalive arrived. Replaces the last call."""
+        with self._lock:
+            self._keepalive = alive
+
     # -- showing -------------------------------------------------------------------------------------------------------
 
     def readings(self) -> list[MetricReading]:
@@ -297,6 +307,7 @@ class Metrics:
         if buses:
             values["bus_connected"][()] = float(all(bus.state is BusState.CONNECTED for bus in buses))
         values["access_users"] = {(site,): float(count) for site, count in self._access().items()}
+        values["keepalive_up"] = {(name,): float(alive) for name, alive in self._keepalive().items()}
         if sizes:
             values["outbox_records"][()] = float(sum(size.records for size in sizes))
         if oldest := [size.oldest for size in sizes if size.oldest is not None]:

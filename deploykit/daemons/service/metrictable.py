@@ -23,7 +23,7 @@ OTHER: Final = "other"
 MetricKind = Literal["counter", "gauge", "histogram", "info"]
 
 #: Labels whose values are names in the settings.
-NAMED: Final = ("repo", "site", "source", "channel")
+NAMED: Final = ("repo", "site", "source", "channel", "destination")
 #: Label values that are read from the disk: one series a site, of what is live now.
 READ: Final = ("release", "version")
 
@@ -38,6 +38,8 @@ BUILD_OUTCOMES: Final = (
 GATE_OUTCOMES: Final = ("open", "closed", "not-needed", "without-build")
 DECISIONS: Final = ("allowed", "denied")
 QUESTION_OUTCOMES: Final = ("answered", "denied", "unverified", "repeated", "dropped", "expired")
+#: What became of a package source that was to be read, as `ReadOutcome` has it.
+PACKAGE_READS: Final = ("read", "locked", "failed", "missing")
 
 WEBHOOK_RESULTS: Final = (
     *("queued", "copy", "ignored", "unmapped"),
@@ -138,6 +140,18 @@ METRICS: Final = (
     ),
     MetricSpec(
         "access_users", "gauge", "Users in the access file of a protected site, anybody's lines included.", _SITE
+    ),
+    MetricSpec(
+        "package_source_reads_total",
+        "counter",
+        "Runs of the package manager that read a source, by what came of them.",
+        {"source": (), "outcome": PACKAGE_READS},
+    ),
+    MetricSpec(
+        "keepalive_up",
+        "gauge",
+        "1 while the last keepalive to a destination with a name arrived, else 0.",
+        {"destination": ()},
     ),
     MetricSpec("bus_connected", "gauge", "1 while a broker is connected, else 0."),
     MetricSpec("bus_reconnects_total", "counter", "Connections to a broker after the first one."),

@@ -52,6 +52,9 @@ SERVICES: Final[dict[str, ServiceEntry]] = {
     "agent": ServiceEntry(loader="agent.agent:Agent", client_id="deploykit-{node}", relays=True),
     "jenkins": ServiceEntry(loader="jenkins.trigger:JenkinsTrigger", client_id="deploykit-{node}-jenkins", relays=True),
     "access": ServiceEntry(loader="access.daemon:AccessDaemon", client_id="deploykit-{node}-access", relays=True),
+    "packages": ServiceEntry(
+        loader="packages.daemon:PackagesDaemon", client_id="deploykit-{node}-packages", relays=True
+    ),
     "webhook": ServiceEntry(
         loader="deploykit.web.receiver.service:WebhookService",
         client_id="deploykit-{node}-webhook",

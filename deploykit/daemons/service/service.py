@@ -106,6 +106,11 @@ class Service(ABC):
         return self.link.bus.wait_connected(timeout)
 
     @property
+    def connected(self) -> bool:
+        """Whether it has the connection it needs, or one of them."""
+        return self.link.connected
+
+    @property
     def working(self) -> bool:
         """Whether it does its work now. Called after `wait_connected`, whose answer it is where nothing else counts."""
         return self.wait_connected(0)

@@ -51,18 +51,35 @@ _HEADERS: Final = {
 _UNREAD: Final = (408, 413, 503)
 
 
-def outbox_publisher(outbox: Outbox, settings: WebhookSettings, topics: TopicMap | None = None) -> Publish:
+def outbox_publisher(
+    outbox: Outbox,
+    settings: WebhookSettings,
+    topics: TopicMap | None = None,
+    *,
+    legacy: bool = False,
+    legacy_deletes: bool = False,
+) -> Publish:
     """Return what puts messages, and the human line of each, into an outbox by one durable write.
 
     Args:
         outbox: the spool.
         settings: whether with human lines, and in which form.
         topics: where they go; None: the usual ones.
+        legacy: write the original's form whatever `settings` say.
+        legacy_deletes: with that form, also write deletions in it, and not only their human lines.
     """
     where = topics if topics is not None else TopicMap()
 
     def publish(messages: Sequence[Message]) -> None:
-        outbox.put_many(outgoing_of(messages, where, notices=settings.notices, legacy=settings.legacy))
+        items = outgoing_of(
+            messages,
+            where,
+            notices=settings.notices,
+            legacy=legacy or settings.legacy,
+            legacy_deletes=legacy_deletes,
+        )
+        if items:
+            outbox.put_many(items)
 
     return publish
 

@@ -52,7 +52,13 @@ class WebhookReceiver:
         try:
             self.intake = WebhookIntake(
                 settings.webhook,
-                outbox_publisher(self.outbox, settings.webhook, settings.topics),
+                outbox_publisher(
+                    self.outbox,
+                    settings.webhook,
+                    settings.topics,
+                    legacy=settings.webhook_legacy,
+                    legacy_deletes=settings.legacy_deletes,
+                ),
                 self._store,
                 count=metrics.webhook_answered,
             )

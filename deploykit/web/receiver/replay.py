@@ -105,7 +105,13 @@ def replay(
     except WebhookRefused as error:
         return ReplayedWebhook(status=error.status, reason=str(error))
     messages = read.wanted_messages(notices=settings.webhook.notices)
-    outgoing = outgoing_of(messages, settings.topics, notices=settings.webhook.notices, legacy=settings.webhook.legacy)
+    outgoing = outgoing_of(
+        messages,
+        settings.topics,
+        notices=settings.webhook.notices,
+        legacy=settings.webhook_legacy,
+        legacy_deletes=settings.legacy_deletes,
+    )
     status = 200 if read.outcome == "ignored" else 202
     return ReplayedWebhook(status=status, reason=read.reason, read=read, outgoing=tuple(outgoing))
 

@@ -7,6 +7,8 @@ Rules:
 * Other people's text can at worst be left out. It cannot make an event unreadable: a push without an event is a deploy
   that does not happen.
 * A password is in the message alone: not in an error, not in `repr`.
+* What announces nothing, because its publisher had nothing to write into the field that says what it is, is a `Notice`:
+  a build without a known status, a package without a name. A push that cannot be read is an error.
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ def decode_legacy(headers: Mapping[str, str], body: bytes, destination: str, rec
     head, rest = _head(text.lstrip("\ufeff \t\n"))  # the original's readers look at every line
     for keys, read in _SHAPES:
         if keys <= head.keys():
-            return read(head, rest, subject, envelope)
+            return read(head, rest, headers, envelope)
     if ".events." in destination:
         return Notice(text=text.strip(), **envelope)
     raise MessageError(
@@ -135,13 +137,20 @@ def _job(subject: str) -> tuple[str, str, str, str]:
     return start[1], job, branch, commit.strip()
 
 
-def _build(head: Mapping[str, str], _rest: str, subject: str, envelope: dict[str, Any]) -> Message:
-    status = head["Status"]
+#: What git calls the one it cloned from. The original's helper took it for the repository's name where a job does not
+#: name its remotes after repositories.
+_REMOTE: Final = "origin"
+
+
+def _build(head: Mapping[str, str], _rest: str, headers: Mapping[str, str], envelope: dict[str, Any]) -> Message:
+    status, subject = head["Status"], headers.get("subject", "").strip()
     if status not in ("Start job", "Success", "Cake"):
-        raise MessageError("Status: expected Start job, Success or Cake")
+        # The helper wrote no status without one of its options. Nothing of a build is known then but where it is.
+        known = (subject, head.get("URL", ""), status)
+        return Notice(text=one_line(" ".join(filter(None, known))) or "a build", **envelope)
     number, job, branch, commit = _job(subject)
     number = number or "".join(re.findall(r"/([0-9]{1,12})/?\Z", head.get("URL", "")))
-    repo = or_else(parse_repo_name, head["Repo"], None)
+    repo = None if head["Repo"] == _REMOTE else or_else(parse_repo_name, head["Repo"], None)
     fields = {
         "job": one_line(job or head["Repo"]) or "unnamed",
         "number": int(number or 0),
@@ -167,11 +176,12 @@ def _branch(text: str) -> RefName | None:
 _DEB = re.compile(r"([^_]+)_([^_]+)_([^_]+)\.u?deb\Z")
 
 
-def _package(head: Mapping[str, str], rest: str, _subject: str, envelope: dict[str, Any]) -> Message:
+def _package(head: Mapping[str, str], rest: str, _headers: Mapping[str, str], envelope: dict[str, Any]) -> Message:
     file = one_line(head["package"].rpartition("/")[2])
     parts = _DEB.match(file)
     if not file:
-        raise MessageError("package: expected a file name")
+        output = one_line(rest.strip().partition("\n")[0])
+        return Notice(text=f"a package without a name{f': {output}' if output else ''}", **envelope)
     return PackagePublished(
         name=parts[1] if parts else file.removesuffix(".deb"),
         version=unquote(parts[2]) if parts else "",
@@ -182,7 +192,9 @@ def _package(head: Mapping[str, str], rest: str, _subject: str, envelope: dict[s
     )
 
 
-def _access(head: Mapping[str, str], _rest: str, _subject: str, envelope: dict[str, Any]) -> Message:
+def _access(head: Mapping[str, str], _rest: str, _headers: Mapping[str, str], envelope: dict[str, Any]) -> Message:
+    if not head["Site"]:  # the original's form sends that where a session has ended
+        return Notice(text="an access to no site was asked for", **envelope)
     password = head["Password"]
     if not password or not password.isprintable() or "\ufffd" in password:
         raise MessageError("Password: expected printable text")

@@ -18,6 +18,7 @@ from deploykit.errors import MessageError
 from deploykit.messages import (
     BY_TYPE,
     AccessGrantRequested,
+    AccessReported,
     Build,
     BuildFinished,
     BuildRequested,
@@ -29,13 +30,14 @@ from deploykit.messages import (
     NodeDescribed,
     Notice,
     PackagePublished,
+    PackageReported,
     RefUpdated,
     RevisionCommitted,
     one_line,
 )
 from deploykit.names import RefName, is_zero, short_ref
 from deploykit.wire import encoder, envelope
-from deploykit.wire.frame import Frame, header_text, quoted, sendable
+from deploykit.wire.frame import ID_HEADER, Frame, header_text, quoted, sendable
 from deploykit.wire.legacy.decoder import HUMAN_SUBJECT
 from deploykit.wire.strictjson import MAX_BODY
 
@@ -46,11 +48,16 @@ _READ_KEYS: Final = frozenset(
 )
 
 
-def encode_legacy(message: Message) -> Frame:
+def encode_legacy(message: Message, *, label: str = "") -> Frame:
     """Return a message as the original's publisher would write it.
 
     A revision that touches several SVN projects names them all, but a reader of the original's acts on one only:
     `legacy_frames` writes one frame for each.
+
+    Args:
+        message: what to write.
+        label: of an access: what the original's daemon calls the site in its own settings ("Example site"), where
+            that is not the site's name here.
 
     Raises:
         MessageError: the original has no such message, or this one lacks what it needs (access: the clear password).
@@ -68,10 +75,13 @@ def encode_legacy(message: Message) -> Frame:
             subject = header_text(one_line(f"Package update [{file}]"))
             body = f"package: {file}\n{_quiet(message.detail)}\n"
         case AccessGrantRequested():
-            subject, body = _access(message)
+            subject, body = _access(message, label)
         case Notice():
             subject, body = HUMAN_SUBJECT, one_line(message.text, 4000) or "-"  # nothing at all is a keepalive
-        case MirrorUpdated() | DeployReported() | NodeDescribed() | BuildRequested():
+        case (
+            MirrorUpdated() | DeployReported() | NodeDescribed() | BuildRequested() | AccessReported()
+            | PackageReported()
+        ):  # fmt: skip
             subject, body = HUMAN_SUBJECT, message.summary
         case _:
             raise MessageError(f"the original has no message like {type(message).__name__}", "send the native form")
@@ -79,12 +89,18 @@ def encode_legacy(message: Message) -> Frame:
 
 
 def legacy_frames(message: Message) -> tuple[Frame, ...]:
-    """Return the frames that the original's readers need to act on all of a message: one per SVN project."""
+    """Return the frames that the original's readers need to act on all of a message: one per SVN project.
+
+    Each has an id of its own, the same each time, and is read back as of its project alone.
+    """
     if not isinstance(message, RevisionCommitted) or len(message.projects) < 2:
         return (encode_legacy(message),)
     _checked(message)
     subject = f"[{message.repo}] {message.revision} "
-    return tuple(_frame(message, subject, _revision(message, (project,))) for project in message.projects)
+    return tuple(
+        _frame(message, subject, _revision(message, (project,)), number)
+        for number, project in enumerate(message.projects, 1)
+    )
 
 
 def _checked(message: Message) -> None:
@@ -100,11 +116,12 @@ def _checked(message: Message) -> None:
         )
 
 
-def _frame(message: Message, subject: str, body: str) -> Frame:
+def _frame(message: Message, subject: str, body: str, number: int = 0) -> Frame:
     raw = body.encode("utf-8", "replace")
     if len(raw) > MAX_BODY:
         raise MessageError(f"message of {len(raw)} bytes is over the limit of {MAX_BODY}", "cut its texts or lists")
-    headers = {"subject": subject, "content-type": _PLAIN_TEXT}
+    own_id = f"{message.id}/{number}" if number else message.id
+    headers = {"subject": subject, "content-type": _PLAIN_TEXT, ID_HEADER: quoted(own_id)}
     if message.correlation_id:
         headers["correlation-id"] = quoted(message.correlation_id)
     return sendable(Frame(headers, raw))
@@ -196,15 +213,16 @@ def _revision(message: RevisionCommitted, projects: tuple[str, ...]) -> str:
 
 
 def _build(message: Build) -> tuple[str, str]:
-    if message.repo is None:
-        raise MessageError("repo: the original's readers need it", "name the repository that was built")
     verb, status = "Begin", "Start job"
     if isinstance(message, BuildFinished):
         verb, status = ("Complete", "Success") if message.outcome == "success" else ("Fail", "Cake")
-    branch = f"{message.repo}/{_branch(message.ref)}" if message.ref else ""
+    # The original's helper wrote what stands before the first / of the branch: git's own name of a remote, where the
+    # job does not name its remotes after repositories.
+    repo = message.repo or ("origin" if message.ref else "")
+    branch = f"{repo}/{_branch(message.ref)}" if message.ref else ""
     job = header_text(one_line(message.job))
     subject = f"{verb} job {message.number or ''} - [{job}] {branch} {message.commit or ''}"
-    return subject, f"Repo: {message.repo}\nURL: {one_line(message.url, 2000)}\nStatus: {status}\n"
+    return subject, f"Repo: {repo}\nURL: {one_line(message.url, 2000)}\nStatus: {status}\n"
 
 
 def _branch(ref: RefName) -> str:
@@ -215,11 +233,14 @@ def _branch(ref: RefName) -> str:
     return str(ref) if name.startswith(("refs/", "tags/")) or name in ("detached", "HEAD") else name
 
 
-def _access(message: AccessGrantRequested) -> tuple[str, str]:
+def _access(message: AccessGrantRequested, label: str) -> tuple[str, str]:
+    if label and (not label.isprintable() or label != label.strip() or header_text(label) != label):
+        raise MessageError("label: expected one line as in the settings of the original's access daemon")
     password: object = message.password
     if not isinstance(password, str) or not password or not password.isprintable():
         raise MessageError(
             "password: the original's access daemon needs it in clear", "send the native form, with a hash, instead"
         )
-    subject = f"Allow access to {message.site} for {message.user}"
-    return subject, f"Site: {message.site}\nUser: {message.user}\nPassword: {message.password}\n"
+    site = label or message.site
+    subject = f"Allow access to {site} for {message.user}"
+    return subject, f"Site: {site}\nUser: {message.user}\nPassword: {message.password}\n"

@@ -14,6 +14,7 @@ from deploykit.messages import MAX_COMMITS, MAX_DIRS, Commit, Message, RefUpdate
 from deploykit.messages.source import COMMIT_TEXT, DIR_TEXT, NAME_TEXT
 from deploykit.names import RepoName, is_zero, parse_object_id, parse_ref_name, parse_repo_name
 from deploykit.wire.field_types import MAX_COUNT
+from deploykit.wire.frame import ID_HEADER
 from deploykit.wire.strictjson import parse
 
 T = TypeVar("T")
@@ -41,7 +42,7 @@ def or_else(check: Callable[[object], T], value: object, otherwise: T) -> T:
 # -- git ---------------------------------------------------------------------------------------------------------------
 
 
-def ref_updated(head: Mapping[str, str], rest: str, _subject: str, envelope: dict[str, Any]) -> Message:
+def ref_updated(head: Mapping[str, str], rest: str, _headers: Mapping[str, str], envelope: dict[str, Any]) -> Message:
     """Return the message of a git hook or a webhook."""
     new = named(parse_object_id, head, "newrev")
     message = RefUpdated(
@@ -167,8 +168,14 @@ _SVN_DATE = re.compile(
 )
 
 
-def revision_committed(head: Mapping[str, str], rest: str, _subject: str, envelope: dict[str, Any]) -> Message:
-    """Return the message of an SVN hook."""
+def revision_committed(
+    head: Mapping[str, str], rest: str, headers: Mapping[str, str], envelope: dict[str, Any]
+) -> Message:
+    """Return the message of an SVN hook.
+
+    The original's hook sends one message for a revision, whatever it touches. Ours sends one for each project, so a
+    frame that has an id of ours is of the projects that it names, and no others.
+    """
     about, tail = [*_SVN_DIRS.split(rest, 1), ""][:2]
     listed, log = [*_SVN_BLANK.split(tail, 1), ""][:2]
     dirs = [_unescaped(line) for line in listed.split("\n") if line.strip()]
@@ -177,6 +184,8 @@ def revision_committed(head: Mapping[str, str], rest: str, _subject: str, envelo
         key, colon, value = line.strip().partition(":")
         if colon and key in values:
             values[key].append(_unescaped(value.strip()))
+    named_here = tuple(dict.fromkeys(filter(None, values["Project"])))
+    projects = named_here if ID_HEADER in headers else _projects(dirs, named_here)
     return RevisionCommitted(
         repo=named(parse_repo_name, head, "repo"),
         revision=named(_revision, head, "revname"),
@@ -185,7 +194,7 @@ def revision_committed(head: Mapping[str, str], rest: str, _subject: str, envelo
         log=_unescaped(log).strip("\n")[:COMMIT_TEXT],
         dirs=tuple(d for d in dirs[:MAX_DIRS] if len(d) <= DIR_TEXT),
         dir_count=len(dirs),
-        projects=tuple(p for p in _projects(dirs, values["Project"])[:MAX_DIRS] if len(p) <= NAME_TEXT),
+        projects=tuple(p for p in projects[:MAX_DIRS] if len(p) <= NAME_TEXT),
         **envelope,
     )
 
@@ -196,13 +205,13 @@ def _revision(text: object) -> int:
     return int(text.removeprefix("r"))
 
 
-def _projects(dirs: list[str], listed: list[str]) -> tuple[str, ...]:
+def _projects(dirs: list[str], listed: tuple[str, ...]) -> tuple[str, ...]:
     """Return the projects that the directories show, and the listed ones but for the original's wrong guesses.
 
     It took the last part of a path without `/trunk` for the project: the tag, or `tags` itself.
     """
     derived = svn_projects(dirs)
-    guesses = {d.strip("/").rpartition("/")[2] for d in dirs} | {"tags", "branches", "trunk", ""} if derived else {""}
+    guesses = {d.strip("/").rpartition("/")[2] for d in dirs} | {"tags", "branches", "trunk"} if derived else set()
     return tuple(dict.fromkeys((*derived, *(p for p in listed if p not in guesses))))
 
 

@@ -85,17 +85,19 @@ def test_a_pushed_branch_is_a_puppet_environment_and_a_deleted_one_is_gone(node:
 @pytest.mark.parametrize(
     ("mode", "more", "shown"),
     [
-        ("normal", {}, {}),
+        ("normal", {"target": None}, {}),
         ("trusting", {}, {"site": "main"}),
+        ("dangerous", {}, {"site": "main"}),
         ("branch", {"branch": "live"}, {"site": "live"}),
         ("tags", {}, {"site/v1": "main", "site/v2": "main"}),
         ("atomic", {}, {"site_main": "main", "site_live": "live", "site_a%2Fb": "live"}),
+        ("atomic", {"nested": True}, {"site_main": "main", "site_live": "live", "site_a/b": "live"}),
         ("puppetmaster", {}, {"site/main": "main", "site/live": "live", "site/a_b": "live"}),
     ],
 )
-def test_every_mode_runs_on_a_node(node: Node, mode: str, more: dict[str, str], shown: dict[str, str]) -> None:
+def test_every_mode_runs_on_a_node(node: Node, mode: str, more: dict[str, object], shown: dict[str, str]) -> None:
     root = node.root / "www"
-    chosen = CheckoutSettings(mode=mode, target=root / "site", **more)  # type: ignore[arg-type]
+    chosen = CheckoutSettings(mode=mode, **{"target": root / "site", **more})  # type: ignore[arg-type]
     with_checkouts(node, chosen)
     node.origin.push(tag="v1", files={"site.pp": "main"})
     node.origin.push(tag="v2", files={"site.pp": "main", "more": "x"})

@@ -66,7 +66,7 @@ class FakeReporter(Reporter):
     def __init__(self) -> None:
         self.reports: list[DeployReported] = []
 
-    def report(self, *messages: Message) -> tuple[Frame, ...]:
+    def report(self, *messages: Message, announced: bool = True) -> tuple[Frame, ...]:
         self.reports += [message for message in messages if isinstance(message, DeployReported)]
         return tuple(encode(message) for message in messages)
 

@@ -97,6 +97,43 @@ def test_one_branch_in_the_target_itself(mode: str, tmp_path: Path) -> None:
     assert scene.target.exists(), "the site of a deleted branch stays"
 
 
+def test_mode_dangerous_leaves_a_clone_alone_and_may_be_called_trusting_later(tmp_path: Path) -> None:
+    """Inside the clone is where the original checked out."""
+    scene = Scene(tmp_path, "dangerous")
+    scene.repo.commit({"a": b"1"})
+    scene.target.parent.mkdir()
+    subprocess.run(["git", "clone", "-q", str(scene.repo.path), str(scene.target)], check=True)
+    (scene.target / "a").write_text("edited")
+    before = {p: p.lstat() for p in (scene.target, *scene.target.rglob("*"))}
+    scene.repo.commit({"a": b"2"})
+    why = scene.update().refused["refs/heads/main"]
+    assert f"{scene.target} is not a checkout: a real directory (see what it holds that no repository has, " in why
+    assert f"then: mv {scene.target} {scene.target}.before; the next update makes the checkout)" in why
+    assert {p: p.lstat() for p in (scene.target, *scene.target.rglob("*"))} == before
+    subprocess.run(["mv", str(scene.target), f"{scene.target}.before"], check=True)
+    scene.update()
+    scene.expect(scene.target, "main")
+    scene.checkouts = Checkouts(attrs.evolve(scene.settings, mode="trusting"))
+    scene.repo.commit({"a": b"3"})
+    assert [change.written for change in scene.update().changed] == [1]
+    scene.expect(scene.target, "main")
+
+
+@pytest.mark.parametrize("what", ["a b", "a'$(id)"])
+def test_the_way_to_move_a_directory_away_can_be_pasted_into_a_shell(what: str, tmp_path: Path) -> None:
+    scene = Scene(tmp_path, "trusting")
+    scene.target = tmp_path / "root" / what
+    scene.checkouts = Checkouts(attrs.evolve(scene.settings, target=scene.target))
+    scene.repo.commit({"a": b"1"})
+    (scene.target / "keep").mkdir(parents=True)
+    why = scene.update().refused["refs/heads/main"]
+    command = why.partition("then: ")[2].partition("; the next")[0]
+    subprocess.run(["sh", "-c", command], check=True)
+    assert (tmp_path / "root" / f"{what}.before" / "keep").is_dir()
+    assert scene.update().refused == {}
+    scene.expect(scene.target, "main")
+
+
 def test_atomic_puts_each_branch_beside_the_target(tmp_path: Path) -> None:
     scene = Scene(tmp_path, "atomic")
     scene.repo.commit({"a": b"1"})

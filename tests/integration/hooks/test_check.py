@@ -11,7 +11,7 @@ from deploykit.broker.server import EmbeddedBroker
 from deploykit.messages import RefUpdated
 from deploykit.outbox import Outbox
 from deploykit.wire import decode
-from tests.support.hookworld import World, told_by
+from tests.support.hookworld import World, lines, told_by
 from tests.support.needs import needs
 
 
@@ -138,6 +138,40 @@ def test_one_repository_that_cannot_be_served_stops_no_other(world: World) -> No
     assert (done.returncode, len(done.stdout.splitlines())) == (2, 2)
     assert f"not a git repository: {world.root}" in done.stderr
     assert not (third / "hooks" / "post-receive").exists()
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_the_originals_programs_hear_of_a_deleted_branch_only_where_that_is_switched_on(
+    world: World, wanted: bool
+) -> None:
+    origin = world.origin()
+    work = world.clone(origin)
+    world.commit(work, "Old")
+    world.git("push", "origin", "main", "main:old", cwd=work)
+    world.empty_spool()
+    world.settle(origin, "legacy = true\n")
+    if wanted:
+        world.git("config", "--file", str(origin / "config"), "deploykit.legacyDeletes", "true", cwd=work)
+    done = world.git("push", "origin", ":old", "main:new", cwd=work)
+    events = [r for r in world.records() if r.destination == "/topic/future.git.commits"]
+    people = [r.frame.body.decode() for r in world.records() if r.destination == "/topic/future.events.gitolite"]
+    assert [r.frame.headers["subject"].split()[1] for r in events if r.frame.headers["subject"].endswith("0" * 40)] == (
+        ["refs/heads/old"] if wanted else []
+    )
+    assert "refs/heads/new" in {r.frame.headers["subject"].split()[1] for r in events}
+    assert len(people) == 2
+    assert any("old deleted" in line for line in people)
+    note = "1 deletion only as a line for people (legacy_deletes)"
+    assert (note in str(lines(done))) is not wanted
+
+
+def test_check_names_gits_own_configuration_among_the_settings(world: World) -> None:
+    origin = world.origin()
+    world.git("config", "--file", str(origin / "config"), "deploykit.legacy", "true", cwd=origin)
+    found = verdicts(world.deploykit("hooks", "check", "--json", origin))
+    assert found["settings"][0] == "ok"
+    assert "git config (deploykit: " in found["settings"][1]
+    assert "legacy" in found["settings"][1]
 
 
 def test_a_legacy_push_is_the_same_event_as_the_native_one(world: World) -> None:

@@ -15,7 +15,7 @@ from deploykit.hooking.jenkins import message_of
 from deploykit.messages import BuildFinished, BuildStarted
 from deploykit.settings.hooks import HookSettings
 from deploykit.trust.allowed_signers import AllowedSigners
-from deploykit.trust.signature import verify
+from deploykit.trust.signature import HEADER, verify
 from deploykit.wire import decode
 from tests.support.hookworld import World, lines
 from tests.support.needs import missing, needs
@@ -227,6 +227,34 @@ def test_legacy_bodies_are_the_originals(world: World, notify: Path) -> None:
     (native,) = world.events()
     same = {name: getattr(native, name) for name in ("id", "source", "time", "correlation_id")}
     assert attrs.evolve(ended, **same) == native
+
+
+def test_a_legacy_build_of_no_known_repository_is_told_as_the_original_told_it(world: World, notify: Path) -> None:
+    world.write(world.root / "hooks.toml", f'spool = "{world.spool}"\nrelay = ""\nlegacy = true\n')
+    env = {name: value for name, value in FREESTYLE.items() if not name.startswith("GIT_URL")}
+    run(world, notify, "-p", env=env | {"GIT_BRANCH": "origin/main"})
+    event, line = world.records()
+    assert event.destination == "/topic/future.jenkins.success"
+    assert event.frame.headers["subject"] == f"Complete job 153 - [team/shop] origin/main {COMMIT}"
+    assert event.frame.body.decode() == f"Repo: origin\nURL: {FREESTYLE['BUILD_URL']}\nStatus: Success\n"
+    assert (line.destination, line.frame.headers["subject"]) == ("/topic/future.events.jenkins", "Talking to eventbot")
+
+
+def test_a_signed_result_stays_native_beside_the_originals_programs(world: World, notify: Path) -> None:
+    """A signature is of our form, and a gate believes nothing else."""
+    key = world.root / "bin" / "ci.key"
+    world.deploykit("keys", "generate", key, "--principal", "ci@example.org")
+    text = f'spool = "{world.spool}"\nrelay = ""\nlegacy = true\nsigning_key = "{key}"\n'
+    world.write(world.root / "hooks.toml", text)
+    for word in ("begin", "success"):
+        run(world, notify, word, env=FREESTYLE)
+    begun, _, ended, line = world.records()
+    assert begun.frame.body.startswith(b"Repo: shop\n")
+    assert ended.destination == "/topic/future.jenkins.success"
+    assert HEADER in ended.frame.headers
+    assert isinstance(decode(ended.frame.headers, ended.frame.body, ended.destination), BuildFinished)
+    assert ended.frame.body.startswith(b"{")
+    assert line.frame.headers["content-type"].startswith("text/plain")
 
 
 @pytest.mark.parametrize(

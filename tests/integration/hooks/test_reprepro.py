@@ -13,6 +13,7 @@ import pytest
 from deploykit.hooking.packages import event_id, inspect, is_package_name, parse_control
 from deploykit.messages import PackagePublished
 from deploykit.wire import decode
+from tests.support.debpackages import build_package
 from tests.support.hookworld import World, lines
 from tests.support.needs import needs
 from tests.support.wait import wait_until
@@ -69,20 +70,6 @@ class Repository:
     def files(self, where: Path) -> list[str]:
         """The packages below a directory."""
         return sorted(str(p.relative_to(where)) for p in where.rglob("*.deb"))
-
-
-def build_package(where: Path, name: str, version: str, more: str = "", arch: str = "all") -> Path:
-    """Build a small package with dpkg-deb."""
-    program = needs("dpkg-deb", package="dpkg")
-    tree = where / "tree"
-    shutil.rmtree(where, ignore_errors=True)
-    (tree / "DEBIAN").mkdir(parents=True)
-    fields = f"Package: {name}\nVersion: {version}\nArchitecture: {arch}\n"
-    fields += "Maintainer: A <a@example.org>\nSection: misc\n"
-    (tree / "DEBIAN" / "control").write_text(f"{fields}Priority: optional\nDescription: x{more}\n")
-    target = where / f"{name}_{version.partition(':')[2] or version}_{arch}.deb"
-    subprocess.run([program, "--root-owner-group", "-b", str(tree), str(target)], check=True, capture_output=True)
-    return target
 
 
 def test_packages_are_taken_in_told_and_archived(world: World) -> None:

@@ -20,7 +20,7 @@ from tests.support.needs import needs
 from tests.support.node import SHOP, Node
 from tests.support.originals.hookprogram import install
 from tests.support.originals.oldstomp import OldFrame
-from tests.support.originals.publishers import jenkins_helper, keepalive
+from tests.support.originals.publishers import OriginalCrash, git_post_receive, jenkins_helper, keepalive
 from tests.support.originals.readers import OldDaemon, OldEventbot, OldJenkinsTrigger, OldProject, keyed
 from tests.support.stubjenkins import StubJenkins, StubJob
 from tests.support.wait import wait_until
@@ -114,6 +114,31 @@ def test_our_hooks_start_builds_of_the_originals_daemon_and_of_ours(tmp_path: Pa
         assert sorted(built(jenkins, "web", "DEPLOYKIT_PROJECT")) == ["a", "b", "b"]
         line = "oldhost Requested Jenkins build: [web] 2  / a_tests"
         wait_until(lambda: ("jenkins", line) in bot.lines, f"{line} in {bot.lines}")
+
+
+@pytest.mark.rabbitmq
+def test_a_deleted_branch_is_told_in_legacy_only_where_a_setting_says_so(
+    tmp_path: Path, rabbitmq: BrokerServer
+) -> None:
+    """The original's build daemon builds what was deleted; its own hook never told it. [seen]"""
+    fleet = MixedFleet(tmp_path, rabbitmq)
+    origin = fleet.origin()
+    origin.branch("one", {"x": "1"})
+    origin.branch("two", {"x": "1"})
+    old = OldJenkinsTrigger(fleet.old, "http://127.0.0.1:9/", {"shop": OldProject("shop", "t", "")})
+    fleet.new_hook(origin)
+    with fleet.relay(), OldDaemon(fleet.old, ["git.commits"]) as reader:
+        origin.delete("one")
+        fleet.hook_settings(origin.path, "shop", "legacy_deletes = true")
+        with old:
+            origin.delete("two")
+            # Its Jenkins is down: it ends, as it does on each such day. [seen]
+            wait_until(lambda: not old.runs, "its end")
+        wait_until(lambda: bool(reader.heard), "the second deletion")
+    assert isinstance(old.died, ConnectionRefusedError)
+    assert [frame.headers["subject"].split(" ")[1] for frame in reader.heard] == ["refs/heads/two"]
+    with pytest.raises(OriginalCrash):
+        git_post_receive(fleet.old, "shop", origin.path, f"{'1' * 40} {'0' * 40} refs/heads/one\n")
 
 
 HELPED = {

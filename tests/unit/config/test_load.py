@@ -12,6 +12,7 @@ from deploykit.bus.passcode import read_passcode
 from deploykit.config import load_settings, load_site_settings, parse_settings
 from deploykit.config.crosschecks import warnings
 from deploykit.errors import SettingsError
+from deploykit.names import RepoName
 from tests.support.needs import needs_root
 
 GOOD = b"""
@@ -357,6 +358,38 @@ checkouts = [
     ]
     assert "already the target of repositories.a.checkouts[0]" in found[-1]
     assert "canary" not in "".join(found)
+
+
+def test_mode_normal_needs_no_target_and_takes_none_from_another() -> None:
+    checkouts = (
+        '{ mode = "normal" }, { mode = "normal" }, { mode = "normal", target = "/srv/x" }, '
+        '{ mode = "tags", target = "/srv/x", nested = true }'
+    )
+    settings = parse_settings(f'[repositories.r]\nurl = "/r"\ncheckouts = [{checkouts}]'.encode())
+    assert [each.target for each in settings.repositories[RepoName("r")].checkouts][:2] == [None, None]
+    assert warnings(settings) == []
+
+
+@pytest.mark.parametrize(
+    ("checkout", "says"),
+    [
+        ('mode = "dangerous"', r"a new one: unlike the original, deploykit never writes into a clone"),
+        ('mode = "tags"', r"tags needs to know where"),
+        ('mode = "puppetmaster", target = "/x", nested = true', r"Puppet finds no environment in a deeper directory"),
+        ('mode = "normal", nested = true', r"nested is for tags and atomic"),
+    ],
+)
+def test_a_checkout_that_cannot_be_as_its_mode_says_is_one_clear_line(checkout: str, says: str) -> None:
+    (line,) = problems(f'[repositories.r]\nurl = "/r"\ncheckouts = [{{ {checkout} }}]'.encode())
+    assert line.startswith("settings: repositories.r.checkouts[0]: ")
+    assert says in line
+
+
+def test_mode_dangerous_is_right_and_a_warning_says_what_is_different() -> None:
+    raw = b'[repositories.r]\nurl = "/r"\ncheckouts = [{ mode = "normal" }, { mode = "dangerous", target = "/srv/x" }]'
+    (line,) = warnings(parse_settings(raw))
+    assert line.startswith("repositories.r.checkouts[1].mode: dangerous is kept as trusting: no clone is written to")
+    assert "readers have to look in /srv/x" in line
 
 
 def test_an_unknown_checkout_setting_is_told_with_what_was_meant() -> None:

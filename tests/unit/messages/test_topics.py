@@ -56,6 +56,22 @@ def test_settings_take_a_preset_by_name_and_single_topics_over_it() -> None:
     assert found.notices["git"] == "/topic/future.events.gitolite"
 
 
+def test_in_a_mixed_fleet_the_originals_topics_are_meant_where_no_preset_is_named() -> None:
+    assert parse_settings(b'node = "n"\nlegacy = true\n').topics == PRESETS["future"]
+    found = parse_settings(b'node = "n"\nlegacy = true\n[topics]\nsource = "/topic/mine"\n').topics
+    assert (found.source, found.mirror) == ("/topic/mine", "/topic/future.mirror")
+    own = b'node = "n"\nlegacy = true\n[topics]\npreset = "deploykit"\n'
+    assert parse_settings(own).topics == TopicMap()
+    assert parse_settings(b'node = "n"\n').topics == TopicMap()
+
+
+def test_a_wrong_kind_of_legacy_or_topics_is_still_one_clear_problem() -> None:
+    with pytest.raises(SettingsError, match="topics"):
+        parse_settings(b'node = "n"\nlegacy = true\ntopics = 3\n')
+    with pytest.raises(SettingsError, match="legacy"):
+        parse_settings(b'node = "n"\nlegacy = "yes"\n')
+
+
 def test_an_unknown_preset_is_named() -> None:
     with pytest.raises(SettingsError, match=r"topics\.preset: expected one of deploykit, future"):
         parse_settings(b'node = "n"\n[topics]\npreset = "past"\n')

@@ -124,7 +124,7 @@ def test_options_are_read_whatever_their_case_and_in_the_gems_units() -> None:
 
 
 def test_unknown_and_declined_options_are_warned_about_by_name() -> None:
-    address = parse_address("failover:(stomp://h)?foo%0abar=1&maxReconnectAttempts=5&useExponentialBackOff=true")
+    address = parse_address("failover:(stomp://h)?foo%0abar=1&maxReconnectAttempts=5&useExponentialBackOff=false")
     assert len(address.warnings) == 3
     assert "foo\\nbar" in address.warnings[0]
     assert "maxReconnectAttempts" in address.warnings[1]
@@ -135,17 +135,67 @@ def test_the_originals_own_sample_options_are_understood() -> None:
     address = parse_address("failover://(stomp://u:p@h)?initialReconnectDelay=0.01&Timeout=-1&maxReconnectAttempts=0")
     assert address.backoff_initial == 0.01
     assert address.connect_timeout is None
-    assert [warning.split()[2] for warning in address.warnings] == ["Timeout", "maxReconnectAttempts"]
+    assert [warning.split()[2] for warning in address.warnings] == ["Timeout"]  # no attempts: as many as it takes
+
+
+@pytest.mark.parametrize(
+    ("option", "field", "seconds"),
+    [
+        ("MaxReconnectDelay=30", "backoff_max", 30.0),
+        ("maxReconnectDelay=30000.0", "backoff_max", 30.0),
+        ("timeout=5000", "connect_timeout", 5.0),
+        ("maxReconnectDelay=0", "backoff_max", None),
+        ("initialReconnectDelay=0", "backoff_initial", None),
+        ("initialReconnectDelay=0.0", "backoff_initial", None),
+        ("connectTimeout=0", "connect_timeout", None),
+        ("connectTimeout=-1", "connect_timeout", None),
+    ],
+)
+def test_a_value_that_makes_sense_in_one_unit_only_is_taken_so_with_a_warning(
+    option: str, field: str, seconds: float | None
+) -> None:
+    address = parse_address(f"failover:(stomp://h)?{option}")
+    assert getattr(address, field) == seconds
+    (warning,) = address.warnings
+    assert option.partition("=")[0] in warning
+
+
+@pytest.mark.parametrize(
+    ("option", "field", "seconds"),
+    [
+        ("maxReconnectDelay=30.0", "backoff_max", 30.0),
+        ("maxReconnectDelay=500", "backoff_max", 0.5),
+        ("initialReconnectDelay=10", "backoff_initial", 0.01),
+        ("timeout=5", "connect_timeout", 5.0),
+    ],
+)
+def test_a_value_in_its_own_unit_needs_no_warning(option: str, field: str, seconds: float) -> None:
+    address = parse_address(f"failover:(stomp://h)?{option}")
+    assert getattr(address, field) == seconds
+    assert address.warnings == ()
 
 
 @pytest.mark.parametrize(
     "option",
     [
-        "initialReconnectDelay=0.0",
+        "maxReconnectAttempts=0",
+        "maxReconnectAttempts=-1",
+        "useExponentialBackOff=true",
+        "reliable=True",
+        "backup=false",
+    ],
+)
+def test_what_the_bus_does_anyway_needs_no_warning(option: str) -> None:
+    assert parse_address(f"failover:(stomp://h)?{option}").warnings == ()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "initialReconnectDelay=-1",
         "timeout=-2",
         "randomize=perhaps",
         "maxReconnectDelay=-1",
-        "timeout=0",
         "backOffMultiplier=0.5",
     ],
 )

@@ -104,11 +104,25 @@ def test_legacy_goes_to_the_originals_topics_unless_others_are_named(system: Pat
     system.write_text("legacy = true\n")
     assert load(system).topics == PRESETS["future"]
     system.write_text('legacy = true\n[topics]\nsource = "/topic/mine"\n')
+    assert load(system).topics == attrs.evolve(PRESETS["future"], source="/topic/mine")
+    system.write_text('legacy = true\n[topics]\npreset = "deploykit"\nsource = "/topic/mine"\n')
     assert load(system).topics == TopicMap(source="/topic/mine")
 
 
+def test_topics_of_one_file_are_of_the_originals_fleet_where_another_says_legacy(system: Path) -> None:
+    system.write_text('[topics]\nsource = "/topic/mine"\n')
+    found = load(system, ("legacy", "true"), ("legacyDeletes", "true"))
+    assert found.topics == attrs.evolve(PRESETS["future"], source="/topic/mine")
+    assert found.legacy_deletes
+
+
+def test_settings_name_what_came_from_gits_own_configuration(system: Path) -> None:
+    found = load(system, ("refs", "refs/heads/*"), ("topics.source", "/topic/x"))
+    assert (found.files, found.git_config) == ((), ("refs", "topics"))
+
+
 def test_every_setting_has_a_rule_and_every_rule_a_setting() -> None:
-    assert {field.name for field in attrs.fields(HookSettings)} - {"files"} == set(_RULES)
+    assert {field.name for field in attrs.fields(HookSettings)} - {"files", "git_config"} == set(_RULES)
 
 
 def test_hook_settings_hold_no_secret() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -127,6 +129,32 @@ def test_an_error_sweep_injects_the_error_and_lets_the_command_live(place: Place
     report = error_sweep(careful(place.target), roots=[place.root], prepare=place.prepare, check=check, sample=99)
     assert [p.call for p in report.hit] == ["openat", "write", "rename"]
     assert seen == [1, 1, 1]
+
+
+def test_modules_that_are_not_compiled_yet_shift_no_point(place: Place, tmp_path: Path) -> None:
+    """What `check` runs compiles them, as whoever else does meanwhile: later runs would open fewer files."""
+    modules = tmp_path / "modules"
+    modules.mkdir()
+    for n in range(9):
+        (modules / f"uncompiled{n}.py").write_text(f"X = {n}\n")
+    code = (
+        f"sys.path.insert(0, '{modules}')\nimport {', '.join(f'uncompiled{n}' for n in range(9))}\n"
+        f"os.close(os.open('{place.root}/first', os.O_WRONLY | os.O_CREAT))\n"
+        f"os.close(os.open('{place.root}/second', os.O_WRONLY | os.O_CREAT))"
+    )
+    env = {key: text for key, text in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    disturbed: list[str] = []
+
+    def check(run: Run) -> None:
+        if run.point is not None:
+            disturbed.append("first" if not (place.root / "first").exists() else "second")
+        subprocess.run(writer(code), check=True, env=env, timeout=60)
+
+    sweep = {"roots": [place.root], "prepare": place.prepare, "check": check, "calls": ("openat",), "sample": 99}
+    report = error_sweep(writer(code), env=env, **sweep)  # type: ignore[arg-type]
+    assert report.points == 2
+    assert disturbed == ["first", "second"], "each run was disturbed at its own call, and at the first try"
+    assert not report.missed
 
 
 def test_points_are_numbered_as_each_thread_counts_its_own_calls() -> None:

@@ -110,6 +110,37 @@ def test_what_no_form_would_send_is_no_grant(body: bytes) -> None:
         read_legacy(Frame({}, body), "/topic/access", NOW, SETTINGS)
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        b"Site: Example site", b"Site:Example site  ", b"Site: example SITE\r", b" \n Site: Example site",
+        b"Site: Example  site",
+    ],
+)  # fmt: skip
+def test_a_label_is_known_in_any_case_and_between_blanks(written: bytes) -> None:
+    body = relabelled(written + b"\nUser: a", {"Example site": SHOP})
+    assert body.replace(b"\r", b"").strip() == b"Site: shop\nUser: a"
+
+
+def test_a_label_in_another_case_that_could_mean_two_sites_means_none() -> None:
+    labels = {"Example site": SHOP, "Example Site": STAGE}
+    assert relabelled(b"Site: Example Site\n", labels) == b"Site: stage\n"
+    assert relabelled(b"Site: EXAMPLE SITE\n", labels) == b"Site: EXAMPLE SITE\n"
+
+
+def test_the_name_of_a_site_is_that_site_whoever_has_it_for_a_label() -> None:
+    assert relabelled(b"Site: stage\n", {"stage": SHOP}, (SHOP, STAGE)) == b"Site: stage\n"
+    sites = {SHOP: AccessSiteSettings(file=Path("/a"), label="stage"), STAGE: AccessSiteSettings(file=Path("/b"))}
+    assert AccessSettings(sites=sites).problems() == ("sites.shop.label: another site has that name",)
+    own = AccessSiteSettings(file=Path("/a"), label="shop")
+    assert AccessSettings(sites={SHOP: own}).problems() == ()
+
+
+@pytest.mark.parametrize("label", [" Example site", "a\nb"])
+def test_a_label_that_no_form_would_send_is_a_problem(label: str) -> None:
+    assert AccessSiteSettings(file=Path("/a"), label=label).problems()
+
+
 def test_no_other_line_is_touched_by_a_label() -> None:
     body = b"User: Example site\nPassword: Site: Example site\n Site: Example site\n"
     assert relabelled(body, {"Example site": SHOP}) == body

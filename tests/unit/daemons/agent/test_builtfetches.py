@@ -42,7 +42,7 @@ class QuietReporter(Reporter):
     def __init__(self) -> None:
         pass
 
-    def report(self, *messages: Message) -> tuple[Frame, ...]:
+    def report(self, *messages: Message, announced: bool = True) -> tuple[Frame, ...]:
         return ()
 
 

@@ -72,7 +72,7 @@ class FakeReporter(Reporter):
         self.reports: list[DeployReported] = []
         self.on_report: Callable[[], object] = lambda: None
 
-    def report(self, *messages: Message) -> tuple[Frame, ...]:
+    def report(self, *messages: Message, announced: bool = True) -> tuple[Frame, ...]:
         self.on_report()
         self.reports += [message for message in messages if isinstance(message, DeployReported)]
         return tuple(encode(message) for message in messages)

@@ -28,7 +28,7 @@ class ToldReporter(Reporter):
     def __init__(self) -> None:
         self.reports: list[MirrorUpdated] = []
 
-    def report(self, *messages: Message) -> tuple[Any, ...]:
+    def report(self, *messages: Message, announced: bool = True) -> tuple[Any, ...]:
         self.reports += [message for message in messages if isinstance(message, MirrorUpdated)]
         return ()
 

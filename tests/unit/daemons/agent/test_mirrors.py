@@ -39,7 +39,7 @@ class FakeReporter(Reporter):
         self.full = False
         self.asked = 0
 
-    def report(self, *messages: Message) -> tuple[Any, ...]:
+    def report(self, *messages: Message, announced: bool = True) -> tuple[Any, ...]:
         self.asked += 1
         if self.full:
             raise OutboxError("no space left on device")

@@ -24,7 +24,7 @@ class Spool(Reporter):
         self.steps = 0
         self.bad: dict[str, Exception] = {}
 
-    def report(self, *messages: Message) -> tuple[Any, ...]:
+    def report(self, *messages: Message, announced: bool = True) -> tuple[Any, ...]:
         if self.error is not None:
             raise self.error
         texts = [getattr(message, "text", "") for message in messages]

@@ -18,6 +18,7 @@ from deploykit.names import ZERO_ID, ZERO_ID_SHA256, RepoName, parse_ref_name
 from deploykit.settings import JobSettings
 from deploykit.settings.jenkins import PARAMETER_NAMES
 from deploykit.wire import Frame, decode, encode
+from deploykit.wire.legacy import legacy_frames
 from tests.support.buildorders import NEW, OLD, SHOP, jenkins, job, push
 
 
@@ -200,11 +201,39 @@ def test_a_job_without_projects_is_built_once_for_each_revision() -> None:
 
 @pytest.mark.parametrize("changes", [{"projects": ("*",)}, {}])
 def test_the_frames_of_a_legacy_revision_ask_for_each_build_once(changes: dict[str, Any]) -> None:
-    """One frame for each project, and each decodes to all of them under an id of its own."""
+    """One frame for each project; those of the original's hook decode to all of them, each under an id of its own."""
     rules = BuildRules(jenkins(job(**changes)))
     frames = [revision("a", "b", "c", id=f"legacy-{number}") for number in range(3)]
     keys = [b.key for f in frames for b in rules.plan(f, event_key(f, legacy=True, sent_id=f"s-{f.id}")).builds]
     assert len(set(keys)) == (3 if changes else 1)
+
+
+def heard(message: RevisionCommitted, *jobs: JobSettings) -> BuildPlan:
+    """What a build daemon makes of the frames of our hook, as they come over the bus."""
+    rules = BuildRules(jenkins(*jobs))
+    found = BuildPlan()
+    for frame in legacy_frames(message):
+        again = decode(frame.headers, frame.body, "/topic/future.git.commits")
+        assert again is not None
+        found = attrs.evolve(
+            found, builds=(*found.builds, *rules.plan(again, event_key_of(again, frame.headers)).builds)
+        )
+    return found
+
+
+def test_a_legacy_revision_in_several_projects_is_as_many_builds_and_no_more() -> None:
+    message = revision("a", "b", "c", dirs=("a/trunk/", "b/trunk/x/", "c/branches/y/"))
+    found = heard(message, job(projects=("*",)))
+    assert [build.project for build in found.builds] == ["a", "b", "c"]
+    assert len({build.key for build in found.builds}) == 3
+
+
+def test_a_job_for_a_whole_repository_is_asked_for_once_and_for_no_project() -> None:
+    message = revision("a", "b", dirs=("a/trunk/", "b/trunk/x/"))
+    found = heard(message, job())
+    assert len({build.key for build in found.builds}) == 1
+    assert {build.order.parameters["DEPLOYKIT_PROJECT"] for build in found.builds} == {""}
+    assert heard(revision("a", dirs=("a/trunk/",)), job()).builds[0].order.parameters["DEPLOYKIT_PROJECT"] == "a"
 
 
 def test_the_key_of_a_legacy_push_is_the_relays_id_or_else_the_brokers() -> None:

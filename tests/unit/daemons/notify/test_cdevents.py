@@ -21,6 +21,7 @@ from deploykit.messages import (
     Message,
     MirrorUpdated,
     PackagePublished,
+    PackageReported,
     RefUpdated,
     RevisionCommitted,
     RolloutAbort,
@@ -99,6 +100,10 @@ CASES: list[tuple[Message, str]] = [
     (
         AccessReported(node=WEB1, site=SHOP, user="eve", outcome="granted"),
         "dev.cdeventsx.deploykit-access.granted.0.1.0",
+    ),
+    (
+        PackageReported(node=WEB1, name="hello", outcome="failed", detail="ours: no route"),
+        "dev.cdeventsx.deploykit-package.failed.0.1.0",
     ),
     (
         MirrorUpdated(node=WEB1, repo=REPO, ref=TAG, old=ZERO_ID, new=COMMIT, outcome="failed"),

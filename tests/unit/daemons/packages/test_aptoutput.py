@@ -43,8 +43,13 @@ def _result(code: int | None, output: str = "", errors: str = "") -> ProgramResu
         (_result(100, "", f"E: {_HELD}\nE: Unable to lock directory /var/lib/apt/lists/\n"), "locked", _HELD),
         # the words of a server are not apt's own
         (_result(100, "Err:1 http://a b\n", "E: Failed to fetch http://a/  404  E: Could not get lock "), "failed", ""),
+        # a repository without indices for `all`, which is none of its faults
+        (
+            _result(0, f"{_FETCHED}Err:2 http://b all Packages\n  404  Not Found\nIgn:2 http://b all Packages\n"),
+            "read",
+            "",
+        ),
         # apt before 2.1.9 does not know Error-Mode: a source that is gone is a warning, and the end is 0
-        (_result(0, _FETCHED + "Err:2 http://b.example stable InRelease\n"), "failed", "apt-get ended with 0"),
         (_result(0, _FETCHED, "W: Failed to fetch http://b.example/InRelease  timeout\n"), "failed", "Failed to fetch"),
     ],
 )
@@ -63,8 +68,9 @@ def test_a_reason_is_one_line_without_credentials() -> None:
     ]
     reason = apt_reason(lines)
     first, second = reason.split("; ")
-    assert first == "Failed to fetch http://***@a.example/x?*** 404"
-    assert second == "GPG error: http://a.example stable InRelease: NO_PUBKEY 0123"
+    assert first == "GPG error: http://a.example stable InRelease: NO_PUBKEY 0123"
+    assert second == "Failed to fetch http://***@a.example/x?*** 404"
+    assert len(apt_reason(["E: " + "x" * 10_000])) == 500
 
 
 def test_what_is_installed() -> None:

@@ -90,6 +90,12 @@ def test_a_flood_is_cut_and_the_program_goes_on() -> None:
     assert (len(exact.output), exact.whole) == (1000, True)
 
 
+@pytest.mark.parametrize("where", ["", " >&2"])
+def test_more_than_enough_is_its_end(where: str) -> None:
+    result = run_program(_sh(f"yes{where}"), limit=1000, enough=True)
+    assert (result.code, result.whole, result.how) == (None, False, "printed too much")
+
+
 def test_what_is_not_utf8_is_shown_all_the_same() -> None:
     assert run_program(_sh("printf 'a\\377b'")).output == "a\ufffdb"
 

@@ -22,6 +22,7 @@ from deploykit.settings import AccessSettings, AccessSiteSettings, BusSettings, 
 from deploykit.settings.buildservers import BuildServerSettings
 from deploykit.settings.jenkins import JenkinsSettings, JobSettings
 from deploykit.settings.notify import ChannelSettings, NotifySettings
+from deploykit.settings.packages import PackageSourceSettings, PackagesSettings
 from deploykit.settings.webhook import WebhookSettings
 from tests.support.manager import FakeManager
 from tests.support.wait import wait_until
@@ -305,6 +306,7 @@ def test_every_service_can_be_made_and_shares_the_one_bus(tmp_path: Path) -> Non
         jenkins=JenkinsSettings(servers={"ci": server}, jobs=(JobSettings(repo=RepoName("shop"), job="shop"),)),
         webhook=WebhookSettings(listen="127.0.0.1:0", sources={"github": source_of("github", tmp_path)}),
         access=AccessSettings(sites={SiteName("shop"): AccessSiteSettings(file=tmp_path / "users")}),
+        packages=PackagesSettings(sources={"ours": PackageSourceSettings(file=tmp_path / "ours.sources")}),
         notify=NotifySettings(channels={"ops": ChannelSettings(kind="irc", url="irc://127.0.0.1/#ops")}),
     )
     group = make_group(tuple(SERVICES), settings)

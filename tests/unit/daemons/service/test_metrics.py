@@ -72,6 +72,10 @@ def everything(tmp_path: Path) -> Metrics:
     for source in ("forge", "nobody's"):
         metrics.webhook_answered(source, "queued")
         metrics.webhook_answered(source, "x" * 1000)
+    metrics.expect("packages", sources=["forge"])
+    for source in ("forge", "nobody's"):
+        metrics.package_source_read(source, "read")
+        metrics.package_source_read(source, "x" * 1000)
     metrics.web_answered("page", "2xx")
     metrics.web_answered("/etc/passwd", "x" * 1000)
     metrics.web_heard("kept", 3)
@@ -93,6 +97,7 @@ def everything(tmp_path: Path) -> Metrics:
     metrics.watch_outbox(outbox.path)
     metrics.watch_sites({"shop": lambda: "0001-v1-1a2b3c4"})
     metrics.watch_access(lambda: {"shop": 2})
+    metrics.watch_keepalive(lambda: {"builds": True})
     return metrics
 
 
@@ -178,6 +183,7 @@ def test_the_words_of_labels_are_those_of_the_code() -> None:
     from typing import get_args
 
     from deploykit.daemons.jenkins.ports import BuildAnswerKind
+    from deploykit.daemons.packages.ports import ReadOutcome
     from deploykit.messages import MirrorOutcome
     from deploykit.release.model import Outcome, Phase
     from deploykit.web.receiver.intake import WebhookResult
@@ -187,6 +193,7 @@ def test_the_words_of_labels_are_those_of_the_code() -> None:
     assert set(metrictable.FETCH_OUTCOMES) == set(get_args(MirrorOutcome))
     assert set(metrictable.BUILD_OUTCOMES) == set(get_args(BuildAnswerKind))
     assert set(metrictable.WEBHOOK_RESULTS) == set(get_args(WebhookResult))
+    assert set(metrictable.PACKAGE_READS) == set(get_args(ReadOutcome))
 
 
 def test_the_page_about_metrics_has_the_same_table() -> None:
@@ -199,6 +206,7 @@ def test_the_page_about_metrics_has_the_same_table() -> None:
         "PHASES",
         "DEPLOY_OUTCOMES",
         "FETCH_OUTCOMES",
+        "PACKAGE_READS",
         "VERDICTS",
         "BUILD_OUTCOMES",
         "GATE_OUTCOMES",

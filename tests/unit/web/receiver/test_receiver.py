@@ -16,9 +16,13 @@ import pytest
 
 from deploykit.errors import MessageError, OutboxError, SettingsError, WebError
 from deploykit.messages import Message, RefUpdated
+from deploykit.messages.topics import PRESETS
+from deploykit.names import ZERO_ID, NodeName, ObjectId, RefName
+from deploykit.outbox import Outbox
+from deploykit.settings.node import Settings
 from deploykit.settings.webhook import WebhookSettings
 from deploykit.web.receiver import reading
-from deploykit.web.receiver.app import make_receiver
+from deploykit.web.receiver.app import make_receiver, outbox_publisher
 from deploykit.web.receiver.deliveries import DeliveryStore, PublishedDelivery
 from tests.support.asgi import Asked, Asker
 from tests.support.forges import FORGES, NEW, OLD, ZERO, ForgedChange, ForgedRequest, signed
@@ -165,6 +169,30 @@ def test_old_readers_get_the_originals_form(tmp_path: Path) -> None:
         frames = [record.frame for record in world.outbox.pending()]
         assert f"[{OURS}] refs/heads/main {NEW}" in [frame.headers["subject"] for frame in frames]
         assert any(b"JSON: {" in frame.body for frame in frames)
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_old_readers_hear_of_deletions_only_where_that_is_switched_on(tmp_path: Path, wanted: bool) -> None:
+    node = Settings(node=NodeName("hub"), legacy=True, legacy_deletes=wanted, topics=PRESETS["future"])
+    assert node.webhook_legacy
+    outbox = Outbox(tmp_path / "spool")
+    publish = outbox_publisher(
+        outbox, node.webhook, node.topics, legacy=node.webhook_legacy, legacy_deletes=node.legacy_deletes
+    )
+    ref = RefName("refs/heads/old")
+    publish([RefUpdated(source="webhook/x", repo=OURS, ref=ref, old=ObjectId(NEW), new=ZERO_ID)])
+    assert sorted(record.destination for record in outbox.pending()) == [
+        "/topic/future.events.gitlab",
+        *(["/topic/future.git.commits"] if wanted else []),
+    ]
+
+
+def test_nothing_to_publish_writes_nothing(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "spool")
+    settings = WebhookSettings(notices=False, legacy=True)
+    ref = RefName("refs/heads/old")
+    outbox_publisher(outbox, settings)([RefUpdated(repo=OURS, ref=ref, old=ObjectId(NEW), new=ZERO_ID)])
+    assert not list(outbox.pending())
 
 
 def test_clone_urls_of_a_payload_are_nowhere_in_the_outbox(world: ReceiverWorld) -> None:

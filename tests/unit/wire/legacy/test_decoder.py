@@ -304,6 +304,15 @@ def test_the_originals_wrong_guess_for_tags_and_branches_is_put_right(told: str,
     assert revision(svn(project=told, dirs=f"{directory}\n")).projects == ("web",)
 
 
+def test_a_frame_that_our_relay_sent_is_of_the_project_that_it_names_alone() -> None:
+    several = "web/trunk/src/\nlib/api/trunk/\nbackend/branches/b1/x/\n"
+    for project, expected in (("api", ("api",)), ("web\nProject: api", ("web", "api")), ("", ())):
+        message = read(svn(project=project, dirs=several), "[code] 7 ", deploykit_id="an-id/1")
+        assert isinstance(message, RevisionCommitted)
+        assert message.projects == expected
+        assert len(message.dirs) == 3
+
+
 def test_a_project_that_only_the_sender_knows_is_kept() -> None:
     assert revision(svn(project="odd", dirs="somewhere/else/\n")).projects == ("odd",)
     assert revision(svn(project="web\nProject: api", dirs="")).projects == ("web", "api")
@@ -445,11 +454,46 @@ def test_a_line_on_an_events_topic_is_a_notice_without_its_subject() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", ["hello", "repo: shop\n", '{"specversion":"1.0"}', "Repo: x\nStatus: Odd\n", "\x00\x01"]
+    "body",
+    ["hello", "repo: shop\n", '{"specversion":"1.0"}', "\x00\x01", git(new=""), git(ref=""), "repo: x\nrevname: \n"],
 )
 def test_what_no_publisher_of_the_original_writes_is_refused(body: str) -> None:
     with pytest.raises(MessageError):
         read(body)
+
+
+@pytest.mark.parametrize("status", ["", "Odd"])
+def test_a_build_without_a_known_status_is_a_line_for_people(status: str) -> None:
+    """The original's helper wrote an empty `Status:` where it was called without an option."""
+    message = jenkins(status, f" job 7 - [shop-tests] shop/main {NEW}")
+    assert isinstance(message, Notice)
+    assert "job 7 - [shop-tests] shop/main" in message.text
+    assert "http://ci.example.org/job/shop-tests/7/" in message.text
+
+
+def test_a_build_that_began_on_a_topic_without_a_name_is_understood() -> None:
+    body = "Repo: shop\nURL: http://ci.example.org/job/shop-tests/7/\nStatus: Start job\n"
+    assert isinstance(read(body, f"Begin job 7 - [shop-tests] shop/main {NEW}", "/topic/"), BuildStarted)
+
+
+def test_gits_own_name_of_a_remote_is_no_repository() -> None:
+    message = jenkins("Success", f"Complete job 7 - [shop-tests] origin/main {NEW}", repo="origin")
+    assert isinstance(message, BuildFinished)
+    assert (message.repo, message.ref, message.commit) == (None, "refs/heads/main", NEW)
+
+
+def test_a_package_without_a_name_is_a_line_for_people() -> None:
+    message = read("package: \nExporting indices...\n", "Package update: []", "/topic/p")
+    assert isinstance(message, Notice)
+    assert message.text == "a package without a name: Exporting indices..."
+
+
+def test_an_access_to_no_site_is_a_line_that_shows_nothing_of_it() -> None:
+    """The original's form sends it where its session has ended. What cannot be read would be kept as a dead letter."""
+    message = read(f"Site: \nUser: jane\nPassword: {CANARY}\n", "Allow access to  for jane")
+    assert isinstance(message, Notice)
+    assert "c4nary" not in repr(message)
+    assert "jane" not in message.text
 
 
 def test_the_same_delivery_makes_the_same_id_and_another_makes_another() -> None:

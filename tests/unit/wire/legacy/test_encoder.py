@@ -27,7 +27,7 @@ from deploykit.messages import (
 )
 from deploykit.names import NodeName, ObjectId, RefName, RepoName, SiteName
 from deploykit.wire import decode, encode
-from deploykit.wire.legacy import legacy_frames
+from deploykit.wire.legacy import encode_legacy, legacy_frames
 
 OLD, NEW = ObjectId("1" * 40), ObjectId("2" * 40)
 REPO, REF = RepoName("shop"), RefName("refs/heads/topic/x")
@@ -117,6 +117,16 @@ def test_a_revision_of_several_projects_goes_to_each_of_the_originals_jobs() -> 
     assert as_the_original_reads(encode(svn(), legacy=True).body)["Project"] == ["web", "api"]
 
 
+def test_each_frame_of_a_revision_is_read_back_as_of_its_project_alone() -> None:
+    message = svn(("web", "api", "tags"))
+    frames = legacy_frames(message)
+    found = [decode(frame.headers, frame.body) for frame in frames]
+    assert [each.projects for each in found if isinstance(each, RevisionCommitted)] == [("web",), ("api",), ("tags",)]
+    ids = [frame.headers["deploykit-id"] for frame in frames]
+    assert ids == [f"{message.id}/{number}" for number in (1, 2, 3)]
+    assert [frame.headers["deploykit-id"] for frame in legacy_frames(message)] == ids
+
+
 def test_no_log_message_and_no_directory_can_pass_for_a_key() -> None:
     message = RevisionCommitted(
         repo=RepoName("code"), revision=7, log=HOSTILE, dirs=("repo: evil/", "x\nProject: evil/"), projects=("web",)
@@ -156,6 +166,35 @@ def test_a_build_of_any_ref_is_read_back_as_of_that_ref(ref: str | None) -> None
     again = decode(frame.headers, frame.body)
     assert isinstance(again, BuildFinished)
     assert (again.job, again.number, again.ref, again.commit) == ("a]b", 7, ref, NEW)
+
+
+def test_a_build_of_no_known_repository_names_the_remote_as_the_original_did() -> None:
+    frame = encode(BuildFinished(job="tests", number=7, ref=REF, commit=NEW, outcome="success"), legacy=True)
+    assert frame.headers["subject"] == f"Complete job 7 - [tests] origin/topic/x {NEW}"
+    assert as_the_original_reads(frame.body)["Repo"] == ["origin"]
+    again = decode(frame.headers, frame.body)
+    assert isinstance(again, BuildFinished)
+    assert (again.repo, again.ref, again.commit) == (None, REF, NEW)
+
+
+def test_a_build_of_nothing_known_has_an_empty_repository_as_the_original_did() -> None:
+    frame = encode(BuildFinished(job="tests", number=7, outcome="failure"), legacy=True)
+    assert frame.headers["subject"] == "Fail job 7 - [tests]  "
+    assert as_the_original_reads(frame.body)["Repo"] == [""]
+
+
+def test_a_site_is_named_as_the_originals_access_daemon_calls_it() -> None:
+    grant = AccessGrantRequested(site=SiteName("example-site"), user="jane", password="x")
+    frame = encode_legacy(grant, label="Example site")
+    assert frame.headers["subject"] == "Allow access to Example site for jane"
+    assert frame.body == b"Site: Example site\nUser: jane\nPassword: x\n"
+
+
+@pytest.mark.parametrize("label", ["a\nUser: root", " a", "a: b", "a\x00"])
+def test_a_label_that_could_be_read_as_more_than_a_name_is_refused(label: str) -> None:
+    grant = AccessGrantRequested(site=SiteName("example-site"), user="jane", password="x")
+    with pytest.raises(MessageError, match="label"):
+        encode_legacy(grant, label=label)
 
 
 def test_the_access_daemon_gets_the_three_lines_it_wants() -> None:
