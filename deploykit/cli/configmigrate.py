@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Write the settings there, and the files of secrets beside it, all of mode 0600.",
+    help="Write the settings there, mode 0600, and beside it the files of secrets and hooks.toml.",
 )
 @click.option("--force", is_flag=True, help="With -o: write over what is there.")
 @click.option("--node", metavar="NAME", default="", help="The node's name; by default that of its machine.")

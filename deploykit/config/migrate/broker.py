@@ -106,6 +106,9 @@ def put_brokers(table: OldTable, key: str, brokers: Sequence[Broker], randomize:
     before = table.draft.values.get(ADDRESS)
     if isinstance(before, str) and parse_address(before).brokers == parse_address(address).brokers:
         address = before  # the same brokers: an option that one of the files leaves out is no other word
+    if table.draft.values.get(ADDRESS, address) != address:
+        table.put(key, ADDRESS, address)  # lost; and so are its login and passcode, which are not for other brokers
+        return
     if not apart:
         table.draft.warn("broker.address holds passcodes, because the brokers have different logins: mode 0600")
     table.put(key, ADDRESS, address)

@@ -1,7 +1,8 @@
-"""Put a draft on the disk: the settings, those of the hooks, and a file for each secret, all of mode 0600.
+"""Put a draft on the disk: the settings, those of the hooks, and a file for each secret.
 
 Rules:
 
+* All have mode 0600, but for the hooks' settings: everybody who pushes reads these, and no secret is in them.
 * Nothing that is there already is written over, unless the caller says so; then each file is replaced as a whole.
 * Secrets first: settings that name a file which is not there would not be accepted.
 * Where one file cannot be written, those that were made before it are removed again.
@@ -46,7 +47,7 @@ def write_draft(draft: MigrationDraft, sources: Sequence[Path], path: Path, *, f
     made: list[Path] = []
     try:
         for file, content in contents.items():
-            _write(file, content.encode(), force=force)
+            _write(file, content.encode(), force=force, mode=0o644 if file.name == HOOKS_FILE else 0o600)
             made.append(file)
         sync_directory(directory)
     except OSError as error:
@@ -73,13 +74,13 @@ def acceptance_problems(draft: MigrationDraft) -> tuple[str, ...]:
     return ()
 
 
-def _write(path: Path, content: bytes, *, force: bool) -> None:
-    """Write one file whole, for its owner alone."""
+def _write(path: Path, content: bytes, *, force: bool, mode: int) -> None:
+    """Write one file whole."""
     temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(fd, "wb"):
-            os.fchmod(fd, 0o600)
+            os.fchmod(fd, mode)
             write_all(fd, content)
             os.fsync(fd)
         if force:

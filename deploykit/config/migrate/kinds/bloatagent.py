@@ -6,6 +6,7 @@ Directories of user data become `shared`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -17,12 +18,12 @@ from deploykit.config.migrate.sites import PART, put_scripts, put_site
 
 _TAG: Final = "what is live is no setting: deploykit deploy SITE --ref TAG"
 _NOTES: Final = {
+    "repo-root": "mirrors are in deploykit's own directory; their URLs are the origins of the clones in it",
     "deploy-root": "releases are in `releases` of the site's directory",
     "user-root": "move each `source` in it to `shared` in the site's directory",
 }
 ROWS: Final = (
     Row(old="site-root", new="sites.NAME.path", note="with the repository's `target`"),
-    Row(old="repo-root", new="repositories.NAME.url", note="the origins of the clones in it"),
     *(Row(old=key, note=note) for key, note in _NOTES.items()),
     Row(old="repo-list[].name", new="sites.NAME.repo", note=f"at the root of the site. Below it: {PART}"),
     Row(old="repo-list[].target", new="sites.NAME", note="its first part is the site's name"),
@@ -39,19 +40,22 @@ def _fits(file: OldFile) -> bool:
 
 def _convert(file: OldFile, draft: MigrationDraft) -> None:
     table = OldTable.of(file, draft, ROWS)
-    site_root = absolute_path(table, "site-root") or "/data/site"
-    repo_root = absolute_path(table, "repo-root") or "/data/repo"
+    site_root = absolute_path(table, "site-root")
+    repo_root = absolute_path(table, "repo-root")
     deploy_root = absolute_path(table, "deploy-root")
     user_root = absolute_path(table, "user-root")
     sites: list[tuple[Place, tuple[str, ...]]] = []
-    for part in table.listed("repo-list"):
-        place = _convert_part(part, site_root, repo_root)
+    for key in ("repo-list", "directorymap"):
+        if isinstance(table.data.get(key), Mapping):
+            table.lose(key, "expected a list: one entry with a dash before it is one, too")
+    for part in table.listed("repo-list") if "repo-list" in table.rest() else ():
+        place = _convert_part(part, site_root or "/data/site", repo_root or "/data/repo")
         name, tag = part.text("name"), part.text("base_tag")
         if tag is not None:
             part.lose("base_tag", _TAG)
         if place is not None:
             copies = (f"{deploy_root}/{name}_{tag}",) if deploy_root and tag else ()
-            sites.append((place, (str(draft.values[(*place, "path")]), *copies, f"{repo_root}/{name}")))
+            sites.append((place, (str(draft.values[(*place, "path")]), *copies, f"{repo_root or '/data/repo'}/{name}")))
         part.finish()
     control = absolute_path(table, "controldir")
     if control is not None:
@@ -64,9 +68,11 @@ def _convert(file: OldFile, draft: MigrationDraft) -> None:
     if table.has("repo-root"):
         table.lose("repo-root", "mirrors are below `state`; where the clones in it came from is read, if they are here")
     _put_shared(table, [place for place, _ in sites], user_root)
-    for key, root in (("deploy-root", deploy_root), ("user-root", user_root)):
+    for key, root in (("repo-root", repo_root), ("deploy-root", deploy_root), ("user-root", user_root)):
         if root is not None:
             table.lose(key, _NOTES[key])
+    if site_root is not None and not sites:
+        table.lose("site-root", "no repository in this file is at the root of a site")
     table.finish()
 
 
@@ -94,7 +100,7 @@ def _convert_part(part: OldTable, site_root: str, repo_root: str) -> Place | Non
 def _put_shared(table: OldTable, sites: list[Place], user_root: str | None) -> None:
     """Turn the directories of user data into what outlives releases."""
     shared: list[str] = []
-    for entry in table.listed("directorymap"):
+    for entry in table.listed("directorymap") if "directorymap" in table.rest() else ():
         target, source = entry.text("target"), entry.text("source")
         path = PurePosixPath(target or "")
         inside = bool(path.parts) and not path.is_absolute() and not {"..", ".git", ".deploykit"} & {*path.parts}

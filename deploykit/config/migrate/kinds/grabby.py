@@ -40,12 +40,11 @@ def _convert(file: OldFile, draft: MigrationDraft) -> None:
     if brokers:
         brokers = tuple(attrs.evolve(each, login=login or "", passcode=passcode or "") for each in brokers)
         put_brokers(table, "STOMP_SERVER", brokers)
-    else:
-        for key in ("STOMP_USER", "STOMP_PASSWORD"):
-            if table.has(key):
-                table.lose(
-                    key, "there is no usable STOMP_SERVER to log in to: set broker.address, login and passcode_file"
-                )
+    for key in ("STOMP_USER", "STOMP_PASSWORD"):
+        if not brokers and table.has(key):
+            table.lose(key, "there is no STOMP_SERVER to log in to: set broker.address, login and passcode_file")
+    if passcode is not None and login is None:
+        table.lose("STOMP_PASSWORD", "of no STOMP_USER: set broker.login and passcode_file")
     table.finish()
 
 

@@ -29,6 +29,7 @@ _COLLECTIVES: Final = (
     "or other [topics]"
 )
 _GROWS: Final = "pauses always grow, with jitter, and it goes on trying until it is ended"
+_STOMP: Final = "STOMP, to ActiveMQ and RabbitMQ alike (docs/brokers.md)"
 _PLUGINS: Final = "plugins of MCollective do not run here"
 _CONNECTORS: Final = ("activemq", "rabbitmq", "stomp")  # the last one spoke to any broker
 _POOL: Final = (("host", "broker.address"), ("port", "broker.address"), ("user", "broker.login"))
@@ -57,10 +58,9 @@ _CONNECTOR_ROWS: Final = (
     Row(old="plugin.CONNECTOR.connect_timeout", new="broker.connect_timeout"),
     Row(old="plugin.CONNECTOR.OPTION", note=_GROWS),
 )
-_CONNECTOR_NOTE: Final = "STOMP it is, to ActiveMQ and RabbitMQ alike (docs/brokers.md)"
 ROWS: Final = (
     Row(old="identity", new="node"),
-    Row(old="connector", note="STOMP, to ActiveMQ and RabbitMQ alike (docs/brokers.md)"),
+    Row(old="connector", note=_STOMP),
     *_CONNECTOR_ROWS,
     Row(old="factsource", new="facts.facter", note="`yaml`: facts.files, by plugin.yaml"),
     Row(old="plugin.yaml", new="facts.files", note="each fact that selectors need has to be named in facts.allow"),
@@ -99,6 +99,7 @@ _TIMES: Final = {
     "connect_timeout": "connect_timeout",
 }
 _YES: Final = frozenset({"1", "y", "yes", "true", "t"})
+_NO: Final = frozenset({"0", "n", "no", "false", "f"})
 _MOST_BROKERS: Final = 20
 
 
@@ -151,7 +152,7 @@ def _put_connector(table: OldTable) -> None:
     names = dict.fromkeys(found["name"] for found in keys.values())
     used = table.text("connector") or next(iter(names), "")
     if table.has("connector"):
-        table.lose("connector", _CONNECTOR_NOTE)
+        table.lose("connector", _STOMP)
     pool: dict[int, dict[str, str]] = {}
     for key, found in keys.items():
         if found["name"] != used:
@@ -199,6 +200,7 @@ def _put_pool(table: OldTable, pool: list[dict[str, str]]) -> None:
             continue
         if brokers and broker.tls != brokers[0].tls:
             table.lose(entry["host"], "with and without TLS in one list: use it for all, or none")
+            _lose_entry(table, entry, "of a broker with TLS beside one without, or the other way round")
             continue
         first = first or entry["host"]
         brokers.append(broker)
@@ -208,8 +210,8 @@ def _put_pool(table: OldTable, pool: list[dict[str, str]]) -> None:
                 table.put(entry[part], ("broker", name), path)
     if brokers:
         used = first.split(".")[1]
-        randomize = table.text(f"plugin.{used}.randomize")
-        put_brokers(table, first, brokers, None if randomize is None else randomize.lower() in _YES)
+        randomize = f"plugin.{used}.randomize"
+        put_brokers(table, first, brokers, _flag(table, randomize) if table.has(randomize) else None)
     _pair_certificate(table)
 
 
@@ -227,18 +229,33 @@ def _broker(table: OldTable, entry: dict[str, str]) -> Broker | None:
     """Return the broker of an entry; None, and its keys lost, where it names none."""
     host, port = (table.text(entry[part]) if part in entry else None for part in ("host", "port"))
     login, passcode = (table.text(entry[part]) if part in entry else None for part in ("user", "password"))
-    tls = (table.text(entry["ssl"]) or "").lower() in _YES if "ssl" in entry else False
+    tls = _flag(table, entry["ssl"]) if "ssl" in entry else False
     if host is None:
-        for key in (entry[part] for part in ("port", "user", "password") if part in entry):
-            table.lose(key, "of a broker without a host")
+        _lose_entry(table, entry, "of a broker without a host")
         return None
     where = f"[{host}]" if ":" in host and not host.startswith("[") else host
     try:
         broker = parse_address(f"{'stomp+ssl' if tls else 'stomp'}://{where}{f':{port}' if port else ''}").brokers[0]
     except AddressError as error:
         table.lose_error(entry["host"], error)
+        _lose_entry(table, entry, "of a broker that is not understood")
         return None
     return attrs.evolve(broker, login=login or "", passcode=passcode or "")
+
+
+def _flag(table: OldTable, key: str) -> bool:
+    """Return whether a key says yes; what is neither yes nor no is lost, and counts as yes: nothing turns TLS off."""
+    text = (table.text(key) or "").lower()
+    if text not in _YES | _NO:
+        table.lose(key, "expected 1 or 0")
+    return text not in _NO
+
+
+def _lose_entry(table: OldTable, entry: dict[str, str], why: str) -> None:
+    """Lose what an entry of a pool has beside its host."""
+    for part, key in entry.items():
+        if part != "host" and table.has(key):
+            table.lose(key, why)
 
 
 def _plugin_note(key: str) -> str:

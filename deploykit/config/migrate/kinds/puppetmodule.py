@@ -50,13 +50,13 @@ def _convert_entry(entry: OldTable) -> None:
     if origin is None or not put_origin(entry, "origin", repository, origin):
         put_placeholder(entry, repository)
         entry.draft.warn(NO_ORIGIN)
-    path = PurePosixPath(target or site or "")
+    path, key = PurePosixPath(target or site or ""), "target" if target else "site"
     if not path.parts or path.is_absolute() or ".." in path.parts:
-        entry.lose("target", f"expected a path below {_ROOT}: set sites.SITE.path and repo by hand")
+        entry.lose(key, f"expected a path below {_ROOT}: set sites.SITE.path and repo by hand")
     elif len(path.parts) > 1:
-        entry.lose("target", f"{PART}; site {path.parts[0]}")
+        entry.lose(key, f"{PART}; site {path.parts[0]}")
     else:
-        place = put_site(entry, "target", str(path), f"{_ROOT}/{path}", str(repository[1]))
+        place = put_site(entry, key, str(path), f"{_ROOT}/{path}", str(repository[1]))
         if place is not None:
             # The module has this directory in its source.
             entry.draft.values.setdefault((*place, "release", "scripts"), _CONTROL)

@@ -62,7 +62,7 @@ def _packages(table: OldTable, key: str) -> list[str]:
         return []
     if isinstance(value, dict):
         for name, item in value.items():
-            if item is not None and item is not True:
+            if item is not None:
                 table.lose(f"{key}.{name}", "says more than a name: only the name is taken")
     items = [*value] if isinstance(value, list | dict) else [value]
     found = []

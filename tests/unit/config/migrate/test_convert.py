@@ -132,7 +132,10 @@ def trees(draw: st.DrawFn, kind: str) -> dict[str, object]:
     rows = draw(st.lists(st.sampled_from(kind_of_name(kind).rows), max_size=12, unique=True))
     unknown = draw(st.lists(st.sampled_from(["nonsense", "topcs", "sources.x.y.z", "repo-list.shop.what"]), max_size=2))
     for number, path in enumerate([*(row.old for row in rows), *unknown]):
-        parts = [draw(NAMES) if part.isupper() and part.isalpha() else part for part in path.split(".")]
+        names = {"NUMBER": "1", "CONNECTOR": "stomp"} if kind == "mcollective" else {}
+        parts = [names.get(p) or (draw(NAMES) if p.isupper() and p.isalpha() else p) for p in path.split(".")]
+        if kind == "mcollective":  # its keys have dots in them
+            parts = [".".join(parts)]
         marker = f"{draw(st.sampled_from(['', '/', '/srv/', 'https://h/', 'refs/heads/']))}mark{number}x"
         leaf = draw(
             st.sampled_from([marker, marker, marker, [marker], {"k": marker}, {"k": {"k": marker}}, [[marker]]])

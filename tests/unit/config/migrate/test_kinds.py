@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from deploykit.config.migrate.convert import convert, kind_of_file
 from deploykit.config.migrate.kinds import all_kinds
 from deploykit.config.migrate.model import MigrationDraft, OldFile
 from deploykit.config.migrate.render import render_hooks
+from deploykit.config.migrate.writing import write_draft
 from deploykit.settings.hooks import HookSettings, load_hook_settings
 from tests.support.oldkinds import SAMPLES
 from tests.support.oldsettings import accepted, lost_keys, old_file
@@ -276,6 +278,7 @@ def test_mcollective_gives_node_brokers_facts_and_classes(tmp_path: Path) -> Non
             "connector = rabbitmq\nplugin.rabbitmq.pool.1.host = a\nplugin.rabbitmq.pool.1.ssl = 1\n",
             "stomp+ssl://a:61614",
         ),
+        ("plugin.activemq.pool.1.host = a\nplugin.activemq.pool.1.ssl = maybe\n", "stomp+ssl://a:61614"),
         ("plugin.activemq.pool.1.host = ::1\n", "stomp://[::1]:61613"),
         ("connector = rabbitmq\nplugin.activemq.pool.1.host = a\n", "stomp://127.0.0.1:61613"),
         ("plugin.activemq.pool.1.port = 61613\n", "stomp://127.0.0.1:61613"),
@@ -292,6 +295,14 @@ def test_half_a_client_certificate_is_lost(tmp_path: Path) -> None:
     draft = convert([old_file(text, "client.cfg")])
     assert accepted(draft, tmp_path).broker.tls_cert is None
     assert "set both" in " ".join(lost.why for lost in draft.lost)
+
+
+def test_a_login_never_goes_to_the_brokers_of_another_file(tmp_path: Path) -> None:
+    other = old_file("STOMP_SERVER=elsewhere\n", "stomp.conf")
+    draft = convert([other, sample("mcollective")])
+    broker = accepted(draft, tmp_path).broker
+    assert (broker.address, broker.login, broker.passcode_file) == ("stomp://elsewhere:61613", "", None)
+    assert "came first" in lost_keys(draft)["plugin.activemq.pool.1.host"]
 
 
 # -- what publishes ----------------------------------------------------------------------------------------------------
@@ -315,6 +326,13 @@ def test_hooks_of_the_repositories_get_a_settings_file_of_their_own(
     assert settings.topics.source == "/topic/future.git.commits"
     assert settings.topics.notices == dict.fromkeys(kinds, f"/topic/{topic}")
     assert accepted(draft, tmp_path).broker.login == "gituser"
+
+
+def test_everybody_who_pushes_may_read_the_settings_of_the_hooks(tmp_path: Path) -> None:
+    draft = drafted("repository-hook")
+    write_draft(draft, [], tmp_path / "deploykit.toml")
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
+    assert modes == {"deploykit.toml": 0o600, "hooks.toml": 0o644, "passcode": 0o600}
 
 
 def test_the_helper_of_builds_keeps_the_topics_that_were_in_its_source(tmp_path: Path) -> None:
