@@ -63,10 +63,6 @@ def _convert(file: OldFile, draft: MigrationDraft) -> None:
             put_scripts(table, "controldir", sites[0][0], control, sites[0][1])
         else:
             table.lose("controldir", "belongs to one site, and this file has none, or several: set its release.scripts")
-    if not sites and table.has("site-root"):
-        table.lose("site-root", "no repository here is the root of a site")
-    if table.has("repo-root"):
-        table.lose("repo-root", "mirrors are below `state`; where the clones in it came from is read, if they are here")
     _put_shared(table, [place for place, _ in sites], user_root)
     for key, root in (("repo-root", repo_root), ("deploy-root", deploy_root), ("user-root", user_root)):
         if root is not None:
