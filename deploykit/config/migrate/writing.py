@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,13 +59,10 @@ def write_draft(draft: MigrationDraft, sources: Sequence[Path], path: Path, *, f
 
 def acceptance_problems(draft: MigrationDraft) -> tuple[str, ...]:
     """Return why the settings would not be accepted; empty where they are. Files that they name are not looked at."""
-    text = render(draft, private=True)
-    data = tomllib.loads(text)
-    if isinstance(data.get("broker"), dict) and "passcode_file" in data["broker"]:
-        # It is read with the settings, and is not there yet.
-        without = {place: value for place, value in draft.values.items() if place != ("broker", "passcode_file")}
-        rest = MigrationDraft(values=without, secrets={p: s for p, s in draft.secrets.items() if p in without})
-        text = render(rest, private=True)
+    # Passcodes are read with the settings, and their files are not there yet.
+    without = {place: value for place, value in draft.values.items() if place[-1] != "passcode_file"}
+    rest = MigrationDraft(values=without, secrets={p: s for p, s in draft.secrets.items() if p in without})
+    text = render(rest, private=True)
     try:
         parse_settings(text.encode(), where="what came out")
     except SettingsError as error:
