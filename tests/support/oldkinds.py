@@ -18,13 +18,13 @@ report-topic: future.events.stageaccess
 listen-topic: future.access.stage
 sites:
   example-site:
-    file: /etc/nginx/includes/example-preview.access
-    users: /etc/nginx/includes/example-preview.users
+    file: /etc/nginx/includes/preview.access
+    users: /etc/nginx/includes/preview.users
     type: nginx
-  different-site:
+  second-site:
     type: haproxy
-    file: /etc/haproxy/different.access
-    users: /etc/haproxy/different.users
+    file: /etc/haproxy/second.access
+    users: /etc/haproxy/second.users
 """,
     ),
     "cillit-access": (
@@ -36,11 +36,11 @@ report-topic: future.events.stageaccess
 user-topic: future.access.stage
 sites:
   Example site: example-site
-  Different site (HAProxy): different-site
+  Second site (haproxy): second-site
 """,
     ),
     "access-users": (
-        "example-preview.users",
+        "preview.users",
         "---\nalice: {expiry: 'Tue Mar  3 00:00:00 2026', password: '*0'}\nbob: {expiry: x, password: '*0'}\n",
     ),
     "gitagent-facts": (
@@ -67,13 +67,13 @@ repo-root: /data/repo
 deploy-root: /data/deploy
 user-root: /data/user
 repo-list:
-  - name: press
+  - name: shopfront
     target: www.example.org
-    base_tag: 3.4.1-ours
-  - name: editor-plugin
-    target: www.example.org/content/plugins/editor
-    base_tag: 3.4.9.1
-controldir: /data/deploy/press_3.4.1-ours/future-control
+    base_tag: r20
+  - name: forms
+    target: www.example.org/parts/forms
+    base_tag: r7
+controldir: /data/deploy/shopfront_r20/future-control
 directorymap:
   - source: pictures
     target: content/uploads
@@ -93,17 +93,17 @@ daemonize = 1
 identity = web1.example.org
 registerinterval = 300
 securityprovider = psk
-plugin.psk = unset-shared-key
+plugin.psk = shared-by-all
 connector = activemq
 plugin.activemq.pool.size = 2
 plugin.activemq.pool.1.host = broker01
 plugin.activemq.pool.1.port = 61613
 plugin.activemq.pool.1.user = mcollective
-plugin.activemq.pool.1.password = marionette
+plugin.activemq.pool.1.password = pool-password
 plugin.activemq.pool.2.host = broker02
 plugin.activemq.pool.2.port = 61613
 plugin.activemq.pool.2.user = mcollective
-plugin.activemq.pool.2.password = marionette
+plugin.activemq.pool.2.password = pool-password
 plugin.activemq.randomize = true
 plugin.activemq.heartbeat_interval = 30
 plugin.activemq.max_reconnect_delay = 30
@@ -119,13 +119,13 @@ rpcaudit = 1
         "sites.yaml",
         """\
 ---
-An example site:
+First site:
   filter: identity_filter
-  payload: '/tessen|lazon|brax/'
+  payload: '/web[12]|blog/'
   repo: shop
   tags: 10
   repo_type: git
-A different site:
+Second site:
   filter: fact_filter
   payload: sitetype_blog=live
   repo: blog
@@ -151,7 +151,7 @@ The old one:
     "auto-reprepro": (
         "auto-reprepro.yaml",
         f"---\n{RSERVER}report-topic: future.events.repository\npackage-topic: future.package.updates\n"
-        "incoming-dir: '/home/jenkins-ci/'\ndistro-list:\n  - squeeze\n  - wheezy\n",
+        "incoming-dir: '/srv/incoming/'\ndistro-list:\n  - squeeze\n  - wheezy\n",
     ),
     "repository-hook": (
         "stomp-postrec.yaml",
@@ -173,16 +173,16 @@ The old one:
 gitconfigure:
   one:
     site: www.example.org
-    repo: press
-    origin: 'git@git.example.org:press'
-    base_tag: 3.4.1-ours
+    repo: shopfront
+    origin: 'git@git.example.org:shopfront'
+    base_tag: r20
     target: 'www.example.org'
   two:
     site: www.example.org
-    repo: editor-plugin
-    origin: 'git@git.example.org:editor-plugin'
-    base_tag: 3.4.9.1
-    target: 'www.example.org/content/plugins/editor'
+    repo: forms
+    origin: 'git@git.example.org:forms'
+    base_tag: r7
+    target: 'www.example.org/parts/forms'
 ntp::servers: [ntp1]
 """,
     ),

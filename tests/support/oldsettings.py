@@ -59,16 +59,16 @@ report-topic: future.events.jenkins
 jenkins-url: http://jenkins.example.org:8080
 jenkins-projects:
   single:
-    project: my-project
-    ticket: SECRET-KEY
+    project: shop-tests
+    ticket: SINGLE-KEY
     ignore_refs: refs\\/tags\\/jenkins-(?:.*)
   several:
-    awful:
-      project: team/awful
-      ticket: AWFUL-KEY
-    time-sink:
+    basket:
+      project: team/basket
+      ticket: BASKET-KEY
+    search:
       project: name%20with%20blanks
-      ticket: WASTE
+      ticket: SEARCH-KEY
       ignore_refs: ""
 """
 KEEPALIVE = f"""\
@@ -82,7 +82,7 @@ stompport2: 61613
     user: gitbot
     pass: gitbot-pw
     type: topic
-  future.randomqueue.dev:
+  future.other.queue:
     user: queue-user
     pass: "queue-user's p/w"
     type: queue

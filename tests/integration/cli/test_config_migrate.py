@@ -47,7 +47,7 @@ def test_without_a_file_the_settings_are_printed_and_secrets_are_not(old: Path) 
 
 def test_programs_get_json(old: Path) -> None:
     found = json.loads(run("config", "migrate", "--json", str(old)).stdout)
-    assert tomllib.loads(found["settings"])["jenkins"]["jobs"][0]["job"] == "my-project"
+    assert tomllib.loads(found["settings"])["jenkins"]["jobs"][0]["job"] == "shop-tests"
     assert {"file": str(old), "key": "jenkins-ulr"} == {
         key: value for key, value in found["lost"][-1].items() if key != "why"
     }

@@ -64,8 +64,8 @@ def test_protected_sites_keep_file_kind_and_topics(tmp_path: Path) -> None:
     settings = accepted(draft, tmp_path)
     sites = {name: (site.kind, str(site.file), site.userlist) for name, site in settings.access.sites.items()}
     assert sites == {
-        "example-site": ("htpasswd", "/etc/nginx/includes/example-preview.access", ""),
-        "different-site": ("haproxy", "/etc/haproxy/different.access", "different.access"),
+        "example-site": ("htpasswd", "/etc/nginx/includes/preview.access", ""),
+        "second-site": ("haproxy", "/etc/haproxy/second.access", "second.access"),
     }
     assert settings.topics.access == "/topic/future.access.stage"
     assert settings.topics.notices == {"access": "/topic/future.events.stageaccess"}
@@ -99,7 +99,7 @@ def test_labels_of_the_form_go_to_the_sites_of_the_daemon_in_either_order(
     sites = accepted(draft, tmp_path).access.sites
     assert {name: site.label for name, site in sites.items()} == {
         "example-site": "Example site",
-        "different-site": "Different site (HAProxy)",
+        "second-site": "Second site (haproxy)",
     }
     assert not [key for key in lost_keys(draft) if key.startswith("sites.Example")]
 
@@ -197,9 +197,9 @@ def test_a_site_of_several_repositories_keeps_the_one_at_its_root_and_its_shared
     draft = drafted("bloatagent")
     settings = accepted(draft, tmp_path)
     (site,) = settings.sites.values()
-    assert (str(site.path), site.repo) == ("/data/site/www.example.org", "press")
+    assert (str(site.path), site.repo) == ("/data/site/www.example.org", "shopfront")
     assert (site.release.scripts, site.release.shared) == ("future-control", ("content/uploads/", "content/films/"))
-    assert set(settings.repositories) == {"press", "editor-plugin"}
+    assert set(settings.repositories) == {"shopfront", "forms"}
     assert "made from one repository" in lost_keys(draft)["repo-list[1].target"]
     assert "deploykit deploy" in lost_keys(draft)["repo-list[0].base_tag"]
     assert "move /data/user/pictures to shared/content/uploads" in lost_keys(draft)["directorymap[0].source"]
@@ -221,8 +221,8 @@ def test_the_puppet_modules_data_says_the_origins(tmp_path: Path) -> None:
     draft = drafted("puppet-module")
     settings = accepted(draft, tmp_path)
     assert {name: repository.url for name, repository in settings.repositories.items()} == {
-        "press": "git@git.example.org:press",
-        "editor-plugin": "git@git.example.org:editor-plugin",
+        "shopfront": "git@git.example.org:shopfront",
+        "forms": "git@git.example.org:forms",
     }
     assert [(name, str(site.path)) for name, site in settings.sites.items()] == [
         ("www.example.org", "/data/site/www.example.org")
@@ -234,8 +234,8 @@ def test_an_origin_replaces_what_stood_for_it_in_another_file(tmp_path: Path) ->
     draft = drafted("bloatagent", "puppet-module")
     settings = accepted(draft, tmp_path)
     assert {repository.url for repository in settings.repositories.values()} == {
-        "git@git.example.org:press",
-        "git@git.example.org:editor-plugin",
+        "git@git.example.org:shopfront",
+        "git@git.example.org:forms",
     }
 
 
@@ -243,8 +243,8 @@ def test_titles_of_the_pages_become_commands_with_a_selector(tmp_path: Path) -> 
     draft = drafted("grubby")
     assert accepted(draft, tmp_path).web.listen == "127.0.0.1:8470"
     lost = lost_keys(draft)
-    assert "deploykit deploy shop --ref TAG -S 'node=/tessen|lazon|brax/'" in lost["An example site"]
-    assert "deploykit deploy blog --ref TAG -S sitetype_blog=live" in lost["A different site"]
+    assert "deploykit deploy shop --ref TAG -S 'node=/web[12]|blog/'" in lost["First site"]
+    assert "deploykit deploy blog --ref TAG -S sitetype_blog=live" in lost["Second site"]
     assert "git-svn" in lost["The old one"]
 
 
@@ -259,14 +259,14 @@ def test_mcollective_gives_node_brokers_facts_and_classes(tmp_path: Path) -> Non
     assert settings.node == "web1.example.org"
     assert settings.broker.address == "failover:(stomp://broker01:61613,stomp://broker02:61613)?randomize=true"
     assert settings.broker.login == "mcollective"
-    assert (tmp_path / "passcode").read_text() == "marionette"
+    assert (tmp_path / "passcode").read_text() == "pool-password"
     assert (settings.broker.heartbeat, settings.broker.backoff_max) == (30, 30)
     assert [str(path) for path in settings.facts.files] == ["/etc/mcollective/facts.yaml"]
     assert [str(path) for path in settings.facts.classes_files] == ["/srv/puppet/classes.txt"]
     lost = lost_keys(draft)
     assert "deploykit keys generate" in lost["plugin.psk"]
     assert "there are no collectives" in lost["collectives"]
-    assert not any("unset-shared-key" in text or "marionette" in text for text in (*lost.values(), *draft.warnings))
+    assert not any("shared-by-all" in text or "pool-password" in text for text in (*lost.values(), *draft.warnings))
 
 
 @pytest.mark.parametrize(
@@ -345,7 +345,7 @@ def test_the_helper_of_builds_keeps_the_topics_that_were_in_its_source(tmp_path:
 def test_the_intake_of_packages_keeps_its_directory_and_says_what_is_missing(tmp_path: Path) -> None:
     draft = drafted("auto-reprepro")
     settings = hook_settings(draft, tmp_path)
-    assert settings.incoming == "/home/jenkins-ci"
+    assert settings.incoming == "/srv/incoming"
     assert settings.topics.package == "/topic/future.package.updates"
     assert any("set archive and reprepro" in warning for warning in draft.warnings)
     assert "let nothing else be there" in lost_keys(draft)["distro-list"]

@@ -16,7 +16,7 @@ from deploykit.config.migrate.writing import acceptance_problems, write_draft
 from deploykit.errors import UsageError
 from tests.support.oldsettings import KEEPALIVE, R10K, STOMP_GIT, STOMP_JENKINS, drafted
 
-SECRETS = ("gitpw", "SECRET-KEY", "AWFUL-KEY", "WASTE", "gitbot-pw", "queue-user's p/w", "token@")
+SECRETS = ("gitpw", "SINGLE-KEY", "BASKET-KEY", "SEARCH-KEY", "gitbot-pw", "queue-user's p/w", "token@")
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_every_file_is_its_owners_alone_and_the_settings_are_read(draft: Migrati
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
     settings = load_settings(tmp_path / "deploykit.toml")
     assert settings.broker.passcode_file == tmp_path / "passcode"
-    assert (tmp_path / "jenkins-several-team%2Fawful.token").read_text() == "AWFUL-KEY"
+    assert (tmp_path / "jenkins-several-team%2Fbasket.token").read_text() == "BASKET-KEY"
 
 
 def test_no_secret_is_in_what_is_printed(draft: MigrationDraft) -> None:
