@@ -18,6 +18,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import attrs
@@ -130,8 +131,8 @@ class PackageRefresher:
         found = [self._manager.problem()]
         if self._settings.tool == "apt":
             for name, source in self._settings.sources.items():
-                if source.file is not None and not source.file.exists():
-                    found.append(f"source {name}: there is no {source.file}")
+                if source.file is not None and (why := _why_not_there(source.file)):
+                    found.append(f"source {name}: {why}")
         unusable = tuple(filter(None, found))
         for problem in unusable:
             if problem not in self._unusable:
@@ -270,6 +271,17 @@ class PackageRefresher:
                     self._put([each])
                 return
             _log.error("cannot queue a report, given up: %s: %s", reports[0].summary, error)
+
+
+def _why_not_there(file: Path) -> str:
+    """Return why a source's file is not there, or cannot be looked at; empty where it is there."""
+    try:
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return f"there is no {file}"
+    except OSError as error:
+        return f"cannot read {file}: {error.strerror}"
+    return ""
 
 
 def _in_order(ends: Mapping[str, SourceRead], sources: Sequence[str]) -> Mapping[str, SourceRead]:
