@@ -137,6 +137,9 @@ class PackageRefresher:
         for problem in unusable:
             if problem not in self._unusable:
                 _log.error("%s", problem)
+        for problem in self._unusable:
+            if problem not in unusable:
+                _log.info("no more: %s", problem)
         self._unusable = unusable
 
     def run(self, stop: threading.Event) -> None:
@@ -190,6 +193,8 @@ class PackageRefresher:
             self._unasked = str(error)
             self._schedule.put_back(gathered, time.monotonic(), _AGAIN_AFTER)
             return
+        if self._unasked:
+            _log.info("announcements go on, no more: %s", self._unasked)
         self._unasked = ""
         for ticket in gathered:
             package = ticket.package
@@ -253,6 +258,8 @@ class PackageRefresher:
                 self._full, self._report_at = f"reports wait: {error}", time.monotonic() + _AGAIN_AFTER
                 return
             del self._unreported[0]
+            if self._full:
+                _log.info("no more: %s", self._full)
             self._full = ""
             for ticket in tickets:
                 ticket.done = True

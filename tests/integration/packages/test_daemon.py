@@ -211,11 +211,17 @@ def test_a_report_that_finds_no_room_is_kept_and_its_message_too(
         assert world.reads == ["ours"], "the source is not read again for that"
 
 
-def test_a_file_that_is_not_there_stands_in_the_status(world: PackagesWorld) -> None:
+def test_a_file_that_is_not_there_stands_in_the_status(
+    world: PackagesWorld, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("deploykit.daemons.packages.refresher._LOOK_EVERY", 0.05)
+    caplog.set_level("INFO", "deploykit.daemons.packages")
     assert world.settings.packages.sources["ours"].file is not None
     (world.root / "ours.sources").unlink()
     with world.daemon() as daemon:
         assert daemon.blocking == (f"source ours: there is no {world.root}/ours.sources",)
+        (world.root / "ours.sources").touch()
+        wait_until(lambda: f"no more: source ours: there is no {world.root}" in caplog.text, "the line that it is over")
     far = world.root / ("x" * 300 + ".sources")  # `Path.exists` raises an error, as where nobody may look
     sources = {"ours": PackageSourceSettings(file=far)}
     world.settings = attrs.evolve(world.settings, packages=attrs.evolve(world.settings.packages, sources=sources))
