@@ -77,7 +77,10 @@ def put_broker(table: OldTable) -> None:
     if rserver is None:
         put_options(table, None)
         return
-    base, _, query = rserver.partition("?")
+    # A passcode may have a ? in it; what stands before the last @ belongs to the brokers.
+    logins, at, rest = rserver.rpartition("@")
+    base, _, query = rest.partition("?")
+    base = logins.replace("?", "%3F") + at + base
     randomize = put_options(table, query)
     try:
         brokers = parse_address(base).brokers
