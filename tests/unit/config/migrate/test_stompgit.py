@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deploykit.names import RepoName
-from tests.support.oldsettings import CONNECTOR, RSERVER, STOMP_GIT, accepted, drafted, lost_keys
+from tests.support.oldsettings import CONNECTOR, KEEPALIVE, RSERVER, STOMP_GIT, accepted, drafted, lost_keys
 
 
 def test_every_mode_is_carried_over(tmp_path: Path) -> None:
@@ -133,3 +133,13 @@ def test_each_token_has_a_file_of_its_own() -> None:
 def test_a_job_with_misspelt_keys_alone_is_called_one() -> None:
     lost = lost_keys(drafted("jenkins-url: https://j/\njenkins-projects: {a: {Project: b, token: c}}\n"))
     assert lost["jenkins-projects.a"] == "there is no project in it, so that nothing is built"
+
+
+def test_the_order_of_brokers_is_kept_whichever_file_names_it() -> None:
+    plain = STOMP_GIT.replace(CONNECTOR, RSERVER.partition("stomp-options")[0])
+    ordered, random = (f"{KEEPALIVE}".replace("randomize=false", f"randomize={word}") for word in ("false", "true"))
+    for files in ((plain, ordered), (ordered, plain)):
+        assert "randomize=false" in str(drafted(*files).values["broker", "address"])
+    draft = drafted(ordered, random)
+    assert "randomize=false" in str(draft.values["broker", "address"])
+    assert lost_keys(draft)["stompserver1.randomize"] == "another file says otherwise, and came first"
