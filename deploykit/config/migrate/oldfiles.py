@@ -15,7 +15,7 @@ import itertools
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -263,10 +263,10 @@ class _YamlReader:
             self._anchors[event.anchor] = (value, self._count - before)
         return value
 
-    def _until(self, end: Callable[..., yaml.Event]) -> Iterator[yaml.Event]:
+    def _until(self, end: type[yaml.Event]) -> Iterator[yaml.Event]:
         """Yield the events of a collection's items up to its end."""
         for event in self._events:
-            if isinstance(event, end):  # type: ignore[arg-type]
+            if isinstance(event, end):
                 return
             yield event
 
