@@ -50,7 +50,7 @@ def migrate(
     from deploykit.config.migrate.render import render, render_hooks
     from deploykit.config.migrate.writing import acceptance_problems, write_draft
 
-    draft = convert([read_old_file(file) for file in files], kind=kind, node=node)
+    draft = convert([read_old_file(file) for file in dict.fromkeys(files)], kind=kind, node=node)
     problems = acceptance_problems(draft)
     written = write_draft(draft, files, output, force=force) if output is not None else []
     if as_json:

@@ -70,7 +70,8 @@ def read_old_file(path: Path) -> OldFile:
             os.set_blocking(file.fileno(), True)
             raw = file.read(MAX_OLD_FILE + 1)
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+        remedy = "give the files in it" if isinstance(error, IsADirectoryError) else ""
+        raise UsageError(f"cannot read {path}: {error.strerror}", remedy) from error
     return parse_old_file(raw, path, mode=stat.S_IMODE(found.st_mode))
 
 
@@ -87,6 +88,8 @@ def parse_old_file(raw: bytes, path: Path, *, mode: int | None = None) -> OldFil
     """
     if len(raw) > MAX_OLD_FILE:
         raise UsageError(f"{path} is larger than {MAX_OLD_FILE} bytes")
+    if path.suffix.lower() == ".toml":
+        raise UsageError(f"{path}: no old settings are TOML", "give the old files; `config check -c` checks new ones")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -165,8 +168,8 @@ def _parse_yaml(text: str, path: Path, notes: list[str]) -> object:
         why = " ".join(filter(None, (error.context, error.problem)))
         line = mark.line if mark is not None else 0
         if "\t" in next(itertools.islice(text.splitlines(), line, None), "") and "token" in why:
-            why = "a tab where YAML allows only blanks"
-        _refuse(path, line + 1, why)
+            _refuse(path, line + 1, "a tab where YAML allows only blanks", "write blanks")
+        _refuse(path, line + 1, f"not YAML: {why}", "mend it there or just before, or name the right file")
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1 if isinstance(error.position, int) else 1
         _refuse(path, line, f"not YAML: a character that is not allowed, near character {error.position}")

@@ -35,6 +35,8 @@ def write_draft(draft: MigrationDraft, sources: Sequence[Path], path: Path, *, f
         UsageError: one of them is there already, or cannot be written; then none is.
     """
     directory = Path(os.path.abspath(path)).parent  # noqa: PTH100 -- resolve() would follow a symlink to the file
+    if not directory.exists():
+        raise UsageError(f"there is no directory {directory}", f"mkdir -p {directory}")
     contents = {directory / str(draft.values[place]): secret for place, secret in draft.secrets.items()}
     if hooks := render_hooks(draft, sources):
         contents[directory / HOOKS_FILE] = hooks
@@ -53,7 +55,7 @@ def write_draft(draft: MigrationDraft, sources: Sequence[Path], path: Path, *, f
         if not force:
             for file in made:
                 file.unlink(missing_ok=True)
-        raise UsageError(f"cannot write {error.filename or directory}: {error.strerror}") from error
+        raise UsageError(f"cannot write to {directory}: {error.strerror}") from error
     return [*contents]
 
 

@@ -77,7 +77,7 @@ def test_a_note_has_no_value_in_it() -> None:
         ("a: &x [*x]\n", "line 1: an alias for something that is not there, or holds itself"),
         ("? [a, b]\n: 1\n", "line 1: a key that is no plain text"),
         ("a: {<<: 1}\n", "line 1: << takes keys from a map"),
-        ("a: [1\nb: 2\n", "line 2: "),
+        ("a: [1\nb: 2\n", "line 2: not YAML: "),
         ("a: \x01\n", "line 1: "),
         ('a: "\\ud800"\n', "line 1: "),
         ("- a\n- b\n", "holds no settings"),
@@ -152,8 +152,11 @@ def test_facts_that_are_none_are_refused(name: str, text: str, says: str) -> Non
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot read .*none.yaml"):
         read_old_file(tmp_path / "none.yaml")
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=r"Is a directory .give the files in it"):
         read_old_file(tmp_path)
+    (tmp_path / "deploykit.toml").write_text('node = "web1"\n')
+    with pytest.raises(UsageError, match=r"no old settings are TOML .give the old files"):
+        read_old_file(tmp_path / "deploykit.toml")
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UsageError, match="holds no settings"):
         read_old_file(tmp_path / "pipe")  # nobody writes to it: read as empty, and not waited for
