@@ -142,6 +142,24 @@ def rule_of(settings: CheckoutSettings) -> CheckoutRule:
     return rule if settings.remove is None else attrs.evolve(rule, remove=settings.remove)
 
 
+def is_inside(inner: CheckoutRule, outer: CheckoutRule, *, for_some_ref: bool = False) -> bool:
+    """Return whether a checkout would be written into the directory of another one, which is replaced as a whole.
+
+    Args:
+        inner: the checkout that would be inside.
+        outer: the one whose directory it is.
+        for_some_ref: count also what is inside only where the outer one has a ref of a certain name.
+    """
+    if not (inner.patterns and outer.patterns) or ("{}" in outer.directory) is not for_some_ref:
+        return False
+    place = outer.root / outer.directory
+    above = Path(*inner.root.parts[: len(place.parts)])
+    before, _, after = place.name.partition("{}")
+    return above.parent == place.parent and (
+        above == place or (for_some_ref and above.name.startswith(before) and above.name.endswith(after))
+    )
+
+
 @attrs.frozen(kw_only=True, slots=True)
 class CheckoutPlan:
     """Which directory shows which ref, which directories go, and which refs get none and why.

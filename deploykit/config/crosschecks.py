@@ -134,10 +134,11 @@ def _repositories(repositories: Mapping[RepoName, RepositorySettings]) -> Iterat
 
 
 def _checkouts(repositories: Mapping[RepoName, RepositorySettings]) -> Iterator[str]:
-    from deploykit.checkouts import rule_of
+    from deploykit.checkouts.rules import CheckoutRule, is_inside, rule_of
     from deploykit.mirror.refplan import matches_nothing
 
     targets: dict[tuple[Path, str], str] = {}
+    before: list[tuple[str, CheckoutRule]] = []
     for name, repository in repositories.items():
         for at, checkout in enumerate(repository.checkouts):
             where = f"repositories.{name}.checkouts[{at}]"
@@ -153,16 +154,42 @@ def _checkouts(repositories: Mapping[RepoName, RepositorySettings]) -> Iterator[
             other = targets.setdefault((rule.root, rule.directory), where)
             if other != where:
                 yield f"{where}.target: {checkout.target} is already the target of {other}"
+            for there, its in before:
+                if is_inside(rule, its) or is_inside(its, rule):
+                    inner, outer = (where, there) if is_inside(rule, its) else (there, where)
+                    yield f"{where}.target: {inner} would be inside {outer}, whose directory is replaced as a whole"
+            before.append((where, rule))
 
 
 def _checkout_warnings(repositories: Mapping[RepoName, RepositorySettings]) -> Iterator[str]:
-    """Find checkouts that are kept in another way than the original's mode of that name."""
+    """Find checkouts that are kept in another way than the original's mode of that name, or may be inside another."""
+    yield from _checkouts_inside(repositories)
     for name, repository in repositories.items():
         for at, checkout in enumerate(repository.checkouts):
             if checkout.mode == "dangerous":
                 yield (
                     f"repositories.{name}.checkouts[{at}].mode: dangerous is kept as trusting: no clone is written to, "
                     f'and readers have to look in {checkout.target} (say mode = "trusting" when they do)'
+                )
+
+
+def _checkouts_inside(repositories: Mapping[RepoName, RepositorySettings]) -> Iterator[str]:
+    """Find checkouts that would be inside the directory of another one's ref, if there is a ref of that name."""
+    if not any(repository.checkouts for repository in repositories.values()):
+        return
+    from deploykit.checkouts.rules import is_inside, rule_of
+
+    rules = {
+        f"repositories.{name}.checkouts[{at}]": rule_of(checkout)
+        for name, repository in repositories.items()
+        for at, checkout in enumerate(repository.checkouts)
+    }
+    for inner, rule in rules.items():
+        for outer, other in rules.items():
+            if is_inside(rule, other, for_some_ref=True):
+                yield (
+                    f"{inner}.target: inside a directory that {outer} may show, and then replaces as a whole "
+                    "(choose a target outside of it)"
                 )
 
 

@@ -77,7 +77,10 @@ def put_broker(table: OldTable) -> None:
     if rserver is None:
         put_options(table, None)
         return
-    base, _, query = rserver.partition("?")
+    # A passcode may have a ? in it; what stands before the last @ belongs to the brokers.
+    logins, at, rest = rserver.rpartition("@")
+    base, _, query = rest.partition("?")
+    base = logins.replace("?", "%3F") + at + base
     randomize = put_options(table, query)
     try:
         brokers = parse_address(base).brokers
@@ -105,7 +108,13 @@ def put_brokers(table: OldTable, key: str, brokers: Sequence[Broker], randomize:
         return
     before = table.draft.values.get(ADDRESS)
     if isinstance(before, str) and parse_address(before).brokers == parse_address(address).brokers:
-        address = before  # the same brokers: an option that one of the files leaves out is no other word
+        # The same brokers: an option that one of the files leaves out is no other word.
+        order = parse_address(before).randomize
+        if order is None:
+            table.draft.values[ADDRESS] = address
+        elif randomize not in (None, order) and len(urls) > 1:
+            table.draft.lose(table.file, table.full(f"{key}.randomize"), "another file says otherwise, and came first")
+        address = address if order is None else before
     if table.draft.values.get(ADDRESS, address) != address:
         table.put(key, ADDRESS, address)  # lost; and so are its login and passcode, which are not for other brokers
         return

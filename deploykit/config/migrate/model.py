@@ -9,8 +9,9 @@ Rules:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final
 
 import attrs
@@ -92,8 +93,15 @@ class MigrationDraft:
             self.comments.setdefault(place, comment)
 
     def put_secret(self, file: OldFile, old: str, place: Place, name: str, secret: str) -> None:
-        """Set a key that names a file with a secret, such as `passcode_file`; the file is called `name`."""
+        """Set a key that names a file with a secret, such as `passcode_file`.
+
+        The file is called `name`; where another one's secret is in a file of that name, with a number in it.
+        """
         before = self.secrets.setdefault(place, secret)
+        others = {self.values.get(other) for other in self.secrets if other != place}
+        path = PurePath(name)
+        numbered = (f"{path.stem}-{number}{path.suffix}" for number in itertools.count(2))
+        name = next(free for free in itertools.chain([name], numbered) if free not in others)
         self.put(file, old, place, name if before == secret else None)
 
     def lose(self, file: OldFile, old: str, why: str) -> None:

@@ -51,6 +51,15 @@ _ODD = re.compile(
     r"|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt ].*)?\Z",
     re.ASCII,
 ).match
+#: What ERB and Jinja leave where nobody filled them in.
+_TEMPLATE = re.compile(r"<%|\{\{|\{%").search
+_A_TEMPLATE: Final = "looks like a template: give the file that is made of it"
+_QUOTE: Final = "a text that begins with one of * & ! % @ ` | > [ { or holds `: ` needs quotes"
+#: Tags that can be named. Any other may be a passcode that begins with `!`.
+_TAGS = re.compile(
+    r"!ruby/[a-z]{1,20}(?::[A-Z][A-Za-z0-9_:]*)?\Z|tag:yaml\.org,2002:"
+    r"(?:str|int|float|bool|null|map|seq|set|omap|pairs|binary|timestamp|python/[a-z/]{1,40}:?[A-Za-z0-9_.]*)\Z"
+).match
 _FACT = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.:-]*)[ \t]*=(.*)\Z", re.DOTALL).match
 
 
@@ -93,20 +102,30 @@ def parse_old_file(raw: bytes, path: Path, *, mode: int | None = None) -> OldFil
         line = raw.count(b"\n", 0, error.start) + 1
         raise UsageError(f"{path}, line {line}: not UTF-8", "convert it, as with iconv -t UTF-8") from None
     notes: list[str] = []
-    if path.suffix.lower() in (".txt", ".cfg") or _looks_like_facts(text):
-        data: object = _facts(text, path)
-    elif path.suffix.lower() == ".json" or text.lstrip()[:1] == "{":
-        try:
-            data = strictjson.parse(text.encode())
-        except MessageError as error:
-            raise UsageError(f"{path}: {error.problem}") from None
-    else:
-        data = _parse_yaml(text, path, notes)
+    template = next((number for number, line in _lines(text) if _TEMPLATE(line)), 0)
+    if template:
+        notes.append(f"line {template}: {_A_TEMPLATE}")
+    try:
+        data = _parse(text, path, notes)
+    except UsageError as error:
+        raise UsageError(error.problem, _A_TEMPLATE if template else error.remedy) from None
     if not isinstance(data, dict) or not data:
         raise UsageError(f"{path} holds no settings", "expected a map: KEY: VALUE")
     if len(notes) > _MOST_NOTES:
         notes[_MOST_NOTES:] = [f"and {len(notes) - _MOST_NOTES} more values of this kind"]
     return OldFile(path=path, data=data, mode=mode, notes=tuple(notes))
+
+
+def _parse(text: str, path: Path, notes: list[str]) -> object:
+    suffix = path.suffix.lower()
+    if suffix in (".txt", ".cfg") or _looks_like_facts(text):
+        return _facts(text, path)
+    if suffix != ".json":
+        return _parse_yaml(text, path, notes)  # also JSON by another name, which is YAML
+    try:
+        return strictjson.parse(text.encode())
+    except MessageError as error:
+        raise UsageError(f"{path}: {error.problem}") from None
 
 
 # -- facts in lines ----------------------------------------------------------------------------------------------------
@@ -161,12 +180,16 @@ def _parse_yaml(text: str, path: Path, notes: list[str]) -> object:
     try:
         return _YamlReader(events, path, notes).document()
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
         why = " ".join(filter(None, (error.context, error.problem)))
+        marks = (error.problem_mark, error.context_mark)  # of a quote that nothing ends, where it begins
+        mark = next(filter(None, marks[::-1] if "end of stream" in why else marks), None)
         line = mark.line if mark is not None else 0
-        if "\t" in next(itertools.islice(text.splitlines(), line, None), "") and "token" in why:
-            why = "a tab where YAML allows only blanks"
-        _refuse(path, line + 1, why)
+        shown, remedy = next(itertools.islice(text.splitlines(), line, None), ""), _QUOTE
+        if "\t" in shown and "token" in why:
+            why, remedy = "a tab where YAML allows only blanks", ""
+        elif re.search(r"[{,]\s*:[A-Za-z_]", shown):
+            remedy = "between { and } a symbol is no YAML: write login: in place of :login:"
+        _refuse(path, line + 1, why, remedy)
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1 if isinstance(error.position, int) else 1
         _refuse(path, line, f"not YAML: a character that is not allowed, near character {error.position}")
@@ -217,16 +240,19 @@ class _YamlReader:
         if isinstance(event, yaml.AliasEvent):
             held = self._anchors.get(event.anchor)
             if held is None:
-                self._refuse(event, "an alias for something that is not there, or holds itself")
+                self._refuse(event, "an alias for something that is not there, or holds itself", _QUOTE)
             self._counted(event, held[1])
             return held[0]
         if event.tag is not None:
-            shown = ascii(event.tag)[1:-1][:60]
-            self._refuse(event, f"the tag {shown} is not read: nothing here makes objects", "write the plain value")
+            shown = f"the tag {event.tag[:60]}" if _TAGS(event.tag) else "a tag"
+            why = f"{shown} is not read: nothing here makes objects"
+            self._refuse(event, why, "write the plain value; one that begins with ! needs quotes")
         before = self._count
         self._counted(event, 1)
         if event.anchor:
             self._anchors[event.anchor] = None
+            if isinstance(event, yaml.ScalarEvent) and not event.value and not event.style:
+                self._note(event, "empty in YAML: a text that begins with & needs quotes")
         if isinstance(event, yaml.ScalarEvent):
             value: object = self._scalar(event)
         elif isinstance(event, yaml.SequenceStartEvent):
@@ -257,7 +283,8 @@ class _YamlReader:
             if is_merge:
                 self._merge(event, merged, value)
             elif key in own:
-                self._refuse(event, f"the key {key[:60]!a} is given twice")
+                why = f"the key {key[:60]!a} is given twice"
+                self._refuse(event, why, "Ruby took the last one: take the others out, or rename them")
             else:
                 own[key] = value
         return {**{key: value for key, value in merged.items() if key not in own}, **own} if merged else own

@@ -133,7 +133,11 @@ class OldTable:
     def items(self) -> Iterator[tuple[str, OldTable]]:
         """Yield each map in this one that nobody took yet, with its name; what is no map is lost."""
         for name in [*self.data]:
-            if name not in self._used and (below := self.table(name)) is not None:
+            if name in self._used:
+                continue
+            if self.data[name] is None:
+                self.lose(name, "says nothing: there is only its name")
+            elif (below := self.table(name)) is not None:
                 yield name, below
 
     def listed(self, key: str) -> list[OldTable]:
@@ -191,7 +195,7 @@ class OldTable:
         path = (*self.path, key)
         row = self._row(path)
         if row is not None:
-            self.lose(key, row.note or f"says nothing beside {row.new}")
+            self.lose(key, f"cannot be {row.new} in this place" if row.new else row.note)
         elif (
             isinstance(value, Mapping) and value and any(_matches(_parts(r.old)[: len(path)], path) for r in self.rows)
         ):

@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import attrs
 
-from deploykit.checkouts.rules import rule_of
+from deploykit.checkouts.rules import is_inside, rule_of
 from deploykit.config.migrate.clone import origin_of_clone
 from deploykit.config.migrate.model import Place
 from deploykit.config.migrate.oldtable import OldTable, is_clean
@@ -21,6 +21,7 @@ from deploykit.settings.mirror import CheckoutMode, CheckoutSettings
 
 #: Stands for the origin's URL where the old settings have none. Its host can never exist.
 NO_URL: Final = "https://write-the-url-here.invalid/{}.git"
+_SECRETIVE: Final = re.compile(r"[^?]*\?|[^:/@]+:[^:/@]+@[^:/]+:").match
 #: The modes of a checkout.
 MODES: Final = get_args(CheckoutMode)
 
@@ -51,6 +52,9 @@ def put_origin(table: OldTable, key: str, place: Place, url: str) -> bool:
     """
     url, credentials = _apart(url.strip())
     http = url.lower().startswith("http://")
+    if _SECRETIVE(url):
+        table.lose(key, "has a query or a password in it, which may be a secret: write it by hand, without")
+        return False
     try:
         parse_origin_url(url, allow_http=http)
     except DeploykitError as error:
@@ -59,6 +63,7 @@ def put_origin(table: OldTable, key: str, place: Place, url: str) -> bool:
     if table.draft.values.get((*place, "url")) == NO_URL.format(place[-1]):  # of a file without the URL
         del table.draft.values[(*place, "url")]
         table.draft.comments.pop((*place, "url"), None)
+        table.draft.lost[:] = [lost for lost in table.draft.lost if lost.why != _no_origin(place)]
     table.put(key, (*place, "url"), url)
     if http:
         table.put(key, (*place, "mirror", "allow_http"), True, "http encrypts nothing: better use https")
@@ -75,11 +80,13 @@ def put_origin_of_clone(table: OldTable, key: str, place: Place, clone: str) -> 
         if put_origin(table, key, place, url):
             table.draft.comments.setdefault((*place, "url"), f"from {clone}")
             return
-    else:
-        table.lose(
-            key, f"the origin of this clone could not be read: write its URL into {'.'.join(map(str, place))}.url"
-        )
+    elif table.draft.values.get((*place, "url"), NO_URL.format(place[-1])) == NO_URL.format(place[-1]):
+        table.lose(key, _no_origin(place))
     put_placeholder(table, place)
+
+
+def _no_origin(place: Place) -> str:
+    return f"the origin of this clone could not be read: write its URL into {'.'.join(map(str, place))}.url"
 
 
 def put_placeholder(table: OldTable, place: Place) -> None:
@@ -101,9 +108,13 @@ def put_checkout(table: OldTable, place: Place, keys: Mapping[str, str], checkou
     """
     try:
         rule = rule_of(_settings(checkout))
+        if any(at[:2] == place and other == checkout for at, other in _checkouts(table).items()):
+            return  # another file says the same
         others = [rule_of(_settings(other)) for other in _checkouts(table).values()]
         if rule.patterns and any((o.root, o.directory) == (rule.root, rule.directory) for o in others if o.patterns):
             raise InvalidName(f"{checkout.get('target')} is already the target of another checkout")
+        if any(is_inside(rule, other) or is_inside(other, rule) for other in others):
+            raise InvalidName(f"{checkout.get('target')} is inside another checkout, or holds one")
     except DeploykitError as error:
         for old in dict.fromkeys(keys.values()):
             table.lose_error(old, error)
@@ -141,7 +152,7 @@ def _settings(checkout: Mapping[str, object]) -> CheckoutSettings:
 
 def _apart(url: str) -> tuple[str, str]:
     """Return a URL without its password, and a line of a credentials file that holds it; "" where there is none."""
-    if not re.match(r"https?://[^/]*:[^/]*@", url, re.IGNORECASE):
+    if not re.match(r"https?://[^/]*@", url, re.IGNORECASE):  # a token may stand there alone
         return url, ""
     try:
         parts = urlsplit(url)

@@ -3,7 +3,8 @@
 Rules:
 
 * All have mode 0600, but for the hooks' settings: everybody who pushes reads these, and no secret is in them.
-* Nothing that is there already is written over, unless the caller says so; then each file is replaced as a whole.
+* Nothing that is there already is written over, unless the caller says so; then each file is replaced as a whole,
+  and nothing but a file is.
 * Secrets first: settings that name a file which is not there would not be accepted.
 * Where one file cannot be written, those that were made before it are removed again.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,9 +34,13 @@ def write_draft(draft: MigrationDraft, sources: Sequence[Path], path: Path, *, f
         force: write over what is there.
 
     Raises:
-        UsageError: one of them is there already, or cannot be written; then none is.
+        UsageError: one of them is there already, or cannot be written, or two would be one; then none is.
     """
     directory = Path(os.path.abspath(path)).parent  # noqa: PTH100 -- resolve() would follow a symlink to the file
+    if not directory.is_dir():
+        raise UsageError(f"there is no directory {directory}", "make it, mode 0700")
+    if path.name == HOOKS_FILE or path.name in {str(draft.values[place]) for place in draft.secrets}:
+        raise UsageError(f"{path.name} is the name of another file of the result", "call it deploykit.toml")
     contents = {directory / str(draft.values[place]): secret for place, secret in draft.secrets.items()}
     if hooks := render_hooks(draft, sources):
         contents[directory / HOOKS_FILE] = hooks
@@ -43,6 +49,9 @@ def write_draft(draft: MigrationDraft, sources: Sequence[Path], path: Path, *, f
     if there and not force:
         names = ", ".join(map(str, there[:5])) + (f" and {len(there) - 5} more" if len(there) > 5 else "")
         raise UsageError(f"there already: {names}", "write to another directory, or write over it with --force")
+    for file in there:
+        if not stat.S_ISREG(file.lstat().st_mode):
+            raise UsageError(f"{file} is no file", "only files are written over, and no symlink: take it away")
     made: list[Path] = []
     try:
         for file, content in contents.items():

@@ -23,7 +23,11 @@ _SCHEMES: Final[dict[str, Scheme]] = {"https": "https", "http": "http", "ssh": "
 _HOST: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?\Z|[0-9A-Fa-f:.]+\Z")
 _USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*\Z")
 _SCP_LIKE: Final = re.compile(r"(?:(?P<user>[^@:/]+)@)?(?P<host>[^@:/]+):(?P<path>.+)\Z", re.DOTALL)
-_CREDENTIALS: Final = re.compile(r"(?<=://)[^/@]*@")
+#: Also a password with a slash in it, which nobody escaped, or one that the host is missing behind; and what a query or
+#: a fragment holds.
+_CREDENTIALS: Final = re.compile(
+    r"(?<=://)(?:[^/@:]*:.*@|[^/@]*@|[^/@:\[\]]*:(?![0-9]*(?:[/?#]|\Z))[^/@]*)|(?<=[?#]).*", re.DOTALL
+)
 
 
 @attrs.frozen(kw_only=True, slots=True)

@@ -360,6 +360,27 @@ checkouts = [
     assert "canary" not in "".join(found)
 
 
+@pytest.mark.parametrize("outer_first", [True, False])
+@pytest.mark.parametrize("inner", ["/srv/x/in", "/srv/x/a/b"])
+def test_no_checkout_is_inside_another(inner: str, outer_first: bool) -> None:
+    """What is written below a checkout would be in a copy, and gone with the next push to the outer one."""
+    both = ['{ mode = "trusting", target = "/srv/x" }', f'{{ mode = "tags", target = "{inner}" }}']
+    checkouts = ", ".join(both if outer_first else both[::-1])
+    (found,) = problems(f'[repositories.r]\nurl = "/r"\ncheckouts = [{checkouts}]'.encode())
+    places = ["checkouts[1] would be inside", "checkouts[0]"] if outer_first else ["checkouts[0] would", "checkouts[1]"]
+    assert all(place in found for place in places), found
+
+
+@pytest.mark.parametrize(
+    ("target", "warned"),
+    [("/etc/env/production/modules/x", True), ("/etc/env/x", False), ("/etc/envs/a/b", False)],
+)
+def test_a_checkout_that_may_be_inside_another_is_warned_of(target: str, warned: bool) -> None:
+    checkouts = f'{{ mode = "puppetmaster", target = "/etc/env" }}, {{ mode = "trusting", target = "{target}" }}'
+    settings = parse_settings(f'[repositories.r]\nurl = "/r"\ncheckouts = [{checkouts}]'.encode())
+    assert ["checkouts[0] may show" in line for line in warnings(settings)] == [True] * warned
+
+
 def test_mode_normal_needs_no_target_and_takes_none_from_another() -> None:
     checkouts = (
         '{ mode = "normal" }, { mode = "normal" }, { mode = "normal", target = "/srv/x" }, '

@@ -108,6 +108,11 @@ def _checkout(table: OldTable, place: Place, mode: str, old: dict[str, str | Non
         del keys["branch"], checkout["branch"]
     if mode in ("tags", "atomic"):
         checkout["nested"] = True
+    if mode == "puppetmaster":
+        table.draft.warn(
+            "mode puppetmaster: names become what Puppet takes, lower case and `_` for other characters: branch "
+            "topic/z is in topic_z, and was in topic/z"
+        )
     put_checkout(table, place, keys, checkout)
 
 

@@ -48,7 +48,6 @@ ROWS: Final = (
     Row(old="JOB", new="jenkins.jobs[].token_file", note="of the first version: repository and job of that name"),
 )
 _TOP: Final = frozenset(row.old.partition(".")[0] for row in ROWS) - {"JOB"}
-_JOB_KEYS: Final = frozenset({"project", "ticket", "ignore_refs"})
 
 
 def _convert(file: OldFile, draft: MigrationDraft) -> None:
@@ -58,7 +57,7 @@ def _convert(file: OldFile, draft: MigrationDraft) -> None:
     put_topic(table, "report-topic", "notices", "jenkins")
     server = _server(table)
     for repo, below in table.tables("jenkins-projects"):
-        if "project" in below.data or (below.data.keys() <= _JOB_KEYS and not _has_tables(below)):
+        if "project" in below.data or not _has_tables(below):
             _job(below, server, repo, "")
             below.finish()
             continue

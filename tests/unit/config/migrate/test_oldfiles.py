@@ -163,3 +163,38 @@ def test_the_mode_of_a_file_is_known(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("a: 1\n")
     (tmp_path / "a.yaml").chmod(0o640)
     assert read_old_file(tmp_path / "a.yaml").mode == 0o640
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["!S3cret", "!!S3cret", "!<S3cret> x", "*S3cret", "%S3cret", "@S3cret", "`S3cret", "|S3cret", "'S3cret", "[S3cret"],
+)
+def test_a_passcode_without_quotes_is_refused_with_its_line_and_not_shown(written: str) -> None:
+    with pytest.raises(UsageError, match=r"line [23]: .* quotes\)$") as caught:
+        old_file(f"first: 1\npasscode: {written}\nlast: 1\n")
+    assert "S3cret" not in str(caught.value)
+
+
+def test_a_passcode_that_yaml_takes_for_an_anchor_is_named() -> None:
+    file = old_file("first: 1\npasscode: &S3cret\n")
+    assert file.data["passcode"] is None
+    assert file.notes == ("line 2: empty in YAML: a text that begins with & needs quotes",)
+
+
+@pytest.mark.parametrize("text", ["a: <%= x %>\n", "a: '{{ x }}'\n", "# <% no %>\na: 1\nb: <%= x %>\n", "a=<%= x %>\n"])
+def test_a_template_is_noted(text: str) -> None:
+    line = len(text.splitlines())
+    assert old_file(text).notes == (f"line {line}: looks like a template: give the file that is made of it",)
+
+
+@pytest.mark.parametrize("text", ["a:\n<% x.each do |y| %>\n- 1\n<% end %>\n", "a: {{ x }}\n", "a: 1\n{% if x %}\n"])
+def test_a_template_that_cannot_be_read_is_called_one(text: str) -> None:
+    with pytest.raises(UsageError, match="looks like a template"):
+        old_file(text)
+
+
+def test_a_file_in_one_line_is_yaml() -> None:
+    assert old_file("{a: x, b: [1, yes], c: {d: }}\n").data == {"a": "x", "b": [1, True], "c": {"d": None}}
+    assert old_file('{"a": "x", "b": [1, true]}\n').data == {"a": "x", "b": [1, True]}
+    with pytest.raises(UsageError, match=r"line 1: .*write login: in place of :login:"):
+        old_file("{:login: x}\n")

@@ -58,16 +58,31 @@ def test_a_symlink_is_not_followed(draft: MigrationDraft, tmp_path: Path) -> Non
     (tmp_path / "new" / "passcode").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UsageError, match="there already"):
         write_draft(draft, [], tmp_path / "new" / "deploykit.toml")
-    write_draft(draft, [], tmp_path / "new" / "deploykit.toml", force=True)
-    assert not (tmp_path / "elsewhere").exists()
-    assert not (tmp_path / "new" / "passcode").is_symlink()
+    with pytest.raises(UsageError, match="passcode is no file"):
+        write_draft(draft, [], tmp_path / "new" / "deploykit.toml", force=True)
+    assert [file.name for file in tmp_path.rglob("*")] == ["new", "passcode"]
+
+
+def test_nothing_but_a_file_is_written_over(draft: MigrationDraft, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "deploykit.toml")  # or /dev/stdout, which is a symlink
+    with pytest.raises(UsageError, match=r"deploykit\.toml is no file"):
+        write_draft(draft, [], tmp_path / "deploykit.toml", force=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["deploykit.toml"]
+
+
+@pytest.mark.parametrize("name", ["hooks.toml", "passcode"])
+def test_the_settings_are_in_no_other_file_of_the_result(draft: MigrationDraft, tmp_path: Path, name: str) -> None:
+    """hooks.toml can be read by everybody, and a secret would be lost under the settings."""
+    with pytest.raises(UsageError, match="the name of another file"):
+        write_draft(draft, [], tmp_path / name)
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_where_one_file_cannot_be_written_none_is_left(draft: MigrationDraft, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot write"):
         write_draft(draft, [], tmp_path / ("x" * 300))
     assert [*tmp_path.iterdir()] == []
-    with pytest.raises(UsageError, match="cannot write"):
+    with pytest.raises(UsageError, match=r"there is no directory .*/none"):
         write_draft(draft, [], tmp_path / "none" / "deploykit.toml")
 
 

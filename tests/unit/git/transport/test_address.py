@@ -47,6 +47,11 @@ def test_http_needs_a_setting() -> None:
 def test_an_address_is_shown_without_its_user() -> None:
     assert parse_origin_url("https://me@example.net/x").shown == "https://example.net/x"
     assert "secret" not in redacted_url("https://me:secret@example.net/x")
+    assert redacted_url("https://me:pass/secret@example.net/x?token=secret#secret") == "https://example.net/x?"
+    assert redacted_url("https://me:secret") == "https://"
+    assert redacted_url("https://example.net:8443/x") == "https://example.net:8443/x"
+    assert redacted_url("https://[::1]:8443/x") == "https://[::1]:8443/x"
+    assert redacted_url("https://example.net/me@home.git") == "https://example.net/me@home.git"
 
 
 @given(st.text(max_size=60))
