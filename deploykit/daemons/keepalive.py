@@ -328,14 +328,6 @@ def send_once(
     return problems
 
 
-def keep_alive(bus: Bus, destinations: tuple[str, ...], *, every: float, stop: threading.Event) -> None:
-    """Send keepalives until `stop` is set; what fails is logged, and tried again the next time."""
-    while not stop.is_set():
-        for name, problem in send_once(bus, destinations, timeout=min(every, 30.0), ttl=2 * every, stop=stop).items():
-            logger.warning("keepalive to %s: %s", name, problem)
-        stop.wait(min(every, FOREVER))
-
-
 def _refused(bus: Bus, seconds: float, stop: threading.Event) -> str:
     """Return why the bus's login is refused; empty where it is not, or nobody answers in time."""
     end = monotonic() + seconds

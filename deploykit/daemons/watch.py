@@ -19,6 +19,7 @@ from deploykit.bus.events import Connected, ConnectFailed, ConnectionLost, Event
 from deploykit.daemons.nodetopics import NodeTopics, topic_of_all
 from deploykit.daemons.recorder import MessageRecorder
 from deploykit.daemons.service import lifecycle
+from deploykit.daemons.service.durable import forget_subscriptions
 from deploykit.daemons.service.group import ServiceGroup
 from deploykit.daemons.service.service import Service
 from deploykit.errors import MessageError
@@ -215,10 +216,7 @@ def forget(settings: Settings, *, destinations: Sequence[str], durable: str) -> 
         named = _named(destinations or settings.topics.destinations, durable)
         if not destinations and (topic := topic_of_all(bus, settings.topics)) is not None:
             named.append((topic, _node_topics_name(durable)))
-        for destination, name in named:
-            subscription = bus.subscribe(destination, lambda _: None, durable=name)
-            subscription.wait_active(settings.broker.connect_timeout)
-            subscription.unsubscribe(forget=True)
+        forget_subscriptions(bus, named, settings.broker.connect_timeout)
 
 
 def _client_id(durable: str | None) -> str:

@@ -12,6 +12,8 @@ from deploykit.settings.credentials import hide_credentials
 from deploykit.settings.problems import below
 from deploykit.settings.tree import TreeSettings
 
+CheckoutMode = Literal["normal", "trusting", "branch", "puppetmaster", "tags", "atomic", "dangerous"]
+
 
 @attrs.frozen(kw_only=True, slots=True)
 class MirrorSettings:
@@ -88,7 +90,7 @@ class CheckoutSettings(TreeSettings):
         grace: seconds a replaced copy is left untouched for readers that still have it open.
     """
 
-    mode: Literal["normal", "trusting", "branch", "puppetmaster", "tags", "atomic", "dangerous"]
+    mode: CheckoutMode
     target: Path | None = None
     branch: str = ""
     refs: tuple[str, ...] = ()

@@ -3,8 +3,9 @@
 `rabbitmq`, `activemq` and `real_broker` (once with each) are shared by the whole session: use destinations with names
 of your own (`unique_name`), and never stop them. A test that stops, kills or freezes a broker asks for
 `breakable_broker` (once with each): one for all tests of a module, started again and thawed before each, names of your
-own again. A test that alarms one, or needs other settings or an empty one, makes its own with `new_rabbitmq`,
-`new_activemq` or `new_real_broker` (once with each). Under pytest-xdist each worker has its own of all these.
+own again. A test that needs other settings or an empty one makes its own with `new_rabbitmq`, `new_activemq` or
+`new_real_broker` (once with each). One that alarms a shared one has to clear that, whatever happens. Under pytest-xdist
+each worker has its own of all these.
 """
 
 from __future__ import annotations

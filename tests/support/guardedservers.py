@@ -6,7 +6,6 @@ import base64
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import tempfile
 import urllib.error
@@ -18,6 +17,7 @@ import attrs
 
 from deploykit.settings import AccessSiteSettings
 from tests.support.needs import needs, needs_file
+from tests.support.ports import free_port
 from tests.support.proxies import nginx
 from tests.support.wait import wait_until
 
@@ -73,13 +73,6 @@ def guarded(kind: str, root: Path, users: Path | None = None) -> Iterator[Guarde
     root.mkdir(parents=True)
     with {"nginx": _nginx, "apache": _apache, "haproxy": _haproxy}[kind](root, users) as made:
         yield made
-
-
-def free_port() -> int:
-    """Return a port of this machine that nobody uses now."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def _page(root: Path) -> Path:
@@ -185,4 +178,4 @@ def _running(argv: list[str], root: Path) -> Iterator[subprocess.Popen[bytes]]:
         process.wait(30)
 
 
-__all__ = ["GuardedServer", "free_port", "guarded", "public_directory"]
+__all__ = ["GuardedServer", "guarded", "public_directory"]

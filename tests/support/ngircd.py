@@ -17,13 +17,8 @@ from typing import Self
 
 from tests.brokers.certs import Identity
 from tests.support.needs import needs
+from tests.support.ports import free_port
 from tests.support.wait import wait_until
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 class Ngircd:

@@ -26,6 +26,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from deploykit.settings.buildservers import BuildServerSettings
+from deploykit.system.listening import hold_port
 from tests.support.stubhttp import Fault, FaultKind, Reply, Seen, StubServer
 from tests.support.stubjobs import FOUR, StubItem, StubJob, StubQueue
 
@@ -65,7 +66,7 @@ class StubJenkins:
         self.faults: list[Fault] = []
         self.sessions: dict[str, str] = {}
         self.sent_bytes = 0
-        self.port = 0
+        self.port = hold_port("127.0.0.1", self)
         self._root_url = root_url
         self._tls = tls
         self._server: StubServer | None = None
@@ -102,7 +103,6 @@ class StubJenkins:
     def start(self) -> None:
         """Listen, on the same port as before."""
         self._server = StubServer(self.port, self, self._tls)
-        self.port = self._server.server_address[1]
         self.queue.root_url = self.root_url
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.02,), name="stub-jenkins", daemon=True

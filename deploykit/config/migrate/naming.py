@@ -1,4 +1,4 @@
-"""Old names to ours: of sites and repositories, and paths. Pure.
+"""Old names of sites to ours, and old paths. Pure.
 
 A name that ours does not allow is changed where that does no harm, or lost; it is never used as it stands.
 """
@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 from deploykit.config.migrate.oldtable import OldTable, is_clean
 from deploykit.errors import InvalidName
-from deploykit.names import RepoName, SiteName, parse_repo_name, parse_site_name
+from deploykit.names import SiteName, parse_site_name
 
 _FOREIGN = re.compile(r"[^A-Za-z0-9_.-]+").sub
 
@@ -32,15 +32,6 @@ def site_name_of(text: str) -> SiteName:
         return parse_site_name(_FOREIGN("-", text).strip("-."))
 
 
-def repo_name_of(text: str) -> RepoName:
-    """Return the name of a repository, without a `.git` at its end.
-
-    Raises:
-        InvalidName: it cannot be one.
-    """
-    return parse_repo_name(text.removesuffix(".git") or text)
-
-
 def absolute_path(table: OldTable, key: str) -> str | None:
     """Return an absolute path without `..`; another text is lost."""
     text = table.text(key)
@@ -53,4 +44,4 @@ def absolute_path(table: OldTable, key: str) -> str | None:
     return str(path)
 
 
-__all__ = ["absolute_path", "repo_name_of", "site_name_of"]
+__all__ = ["absolute_path", "site_name_of"]

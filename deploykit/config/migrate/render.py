@@ -29,6 +29,7 @@ _ORDER: Final = (
 )  # fmt: skip
 #: The same inside tables, where the order of the draft is not good enough.
 _FIRST: Final = (
+    "preset",
     "destination",
     "address",
     "login",
@@ -157,10 +158,8 @@ def _fill(
     """Add a map's keys to a table or the document: plain keys before tables, as TOML needs it."""
     import tomlkit
 
-    order = _ORDER if not place else _FIRST
-    ranked = sorted(tree, key=lambda key: order.index(key) if key in order else len(order))
-    if not place:
-        ranked = sorted(tree, key=lambda key: (order.index(key) if key in order else len(order), key))
+    order = _FIRST if place else _ORDER
+    ranked = sorted(tree, key=lambda key: (order.index(key) if key in order else len(order), "" if place else key))
     for key in sorted(ranked, key=lambda key: _is_table(tree[key])):
         value, here = tree[key], (*place, key)
         if isinstance(value, dict):

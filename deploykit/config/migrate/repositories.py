@@ -17,15 +17,13 @@ from deploykit.config.migrate.oldtable import OldTable, is_clean
 from deploykit.errors import DeploykitError, InvalidName
 from deploykit.git.transport.address import parse_origin_url
 from deploykit.names import parse_repo_name, path_component
-from deploykit.settings.mirror import CheckoutSettings
+from deploykit.settings.mirror import CheckoutMode, CheckoutSettings
 
 #: Stands for the origin's URL where the old settings have none. Its host can never exist.
 NO_URL: Final = "https://write-the-url-here.invalid/{}.git"
 _SECRETIVE: Final = re.compile(r"[^?]*\?|[^:/@]+:[^:/@]+@[^:/]+:").match
 #: The modes of a checkout.
-MODES: Final = get_args(CheckoutSettings.__annotations__["mode"]) or (
-    "normal", "trusting", "branch", "puppetmaster", "tags", "atomic", "dangerous",
-)  # fmt: skip
+MODES: Final = get_args(CheckoutMode)
 
 
 def repository_place(table: OldTable, key: str, name: str) -> Place | None:

@@ -33,6 +33,7 @@ from deploykit.daemons.agent.reports import Reporter
 from deploykit.daemons.relay import make_relay, open_outbox
 from deploykit.daemons.service import lifecycle
 from deploykit.daemons.service.auditing import AuditWriter
+from deploykit.daemons.service.durable import forget_subscriptions, named_subscriptions
 from deploykit.daemons.service.metrics import Metrics
 from deploykit.daemons.service.service import Service
 from deploykit.daemons.service.throttle import INTERVAL
@@ -84,19 +85,14 @@ def forget(settings: Settings) -> None:
         Bus(settings.broker, client_id=f"deploykit-{settings.node}-access") as bus,
     ):
         bus.wait_connected(settings.broker.connect_timeout)
-        for topic, name in subscriptions_of(settings):
-            subscription = bus.subscribe(topic, lambda _: None, durable=name)
-            subscription.wait_active(settings.broker.connect_timeout)
-            subscription.unsubscribe(forget=True)
+        forget_subscriptions(bus, subscriptions_of(settings), settings.broker.connect_timeout)
 
 
 def subscriptions_of(settings: Settings) -> tuple[tuple[str, str], ...]:
     """Return topic and durable name of each subscription: commands that came while the daemon was down still count."""
     kinds = (AccessGrantRequested, AccessRevokeRequested)
-    topics = dict.fromkeys(topic for kind in kinds for topic in topics_of_class(kind, settings.topics))
-    return tuple(
-        (topic, f"deploykit-{settings.node}-access" + (f"-{at}" if at else "")) for at, topic in enumerate(topics)
-    )
+    topics = (topic for kind in kinds for topic in topics_of_class(kind, settings.topics))
+    return named_subscriptions(topics, f"deploykit-{settings.node}-access")
 
 
 def access_lock(settings: Settings) -> FileLock:

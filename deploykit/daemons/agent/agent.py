@@ -44,6 +44,7 @@ from deploykit.daemons.agent.twinfile import remove_twins
 from deploykit.daemons.relay import make_relay, open_outbox
 from deploykit.daemons.service import lifecycle
 from deploykit.daemons.service.auditing import AuditWriter
+from deploykit.daemons.service.durable import forget_subscriptions
 from deploykit.daemons.service.metrics import Metrics
 from deploykit.daemons.service.service import Service
 from deploykit.daemons.service.throttle import INTERVAL
@@ -89,10 +90,8 @@ def forget(settings: Settings) -> None:
             held.enter_context(StateLock(settings.state))
         bus = held.enter_context(Bus(settings.broker, client_id=f"deploykit-{settings.node}"))
         bus.wait_connected(settings.broker.connect_timeout)
-        for topic, name in (*_subscriptions(settings), *_build_subscriptions(settings)):
-            subscription = bus.subscribe(topic, lambda _: None, durable=name)
-            subscription.wait_active(settings.broker.connect_timeout)
-            subscription.unsubscribe(forget=True)
+        subscriptions = (*_subscriptions(settings), *_build_subscriptions(settings))
+        forget_subscriptions(bus, subscriptions, settings.broker.connect_timeout)
 
 
 def _subscriptions(settings: Settings) -> tuple[tuple[str, str], ...]:

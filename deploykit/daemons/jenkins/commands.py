@@ -12,6 +12,7 @@ from deploykit.bus import Bus
 from deploykit.daemons.jenkins.setup import queue_lock, subscriptions_of
 from deploykit.daemons.jenkins.trigger import JenkinsTrigger
 from deploykit.daemons.service import lifecycle
+from deploykit.daemons.service.durable import forget_subscriptions
 from deploykit.daemons.service.logs import set_up_from
 from deploykit.settings.node import Settings
 
@@ -67,10 +68,7 @@ def forget(settings: Settings) -> None:
         Bus(settings.broker, client_id=f"deploykit-{settings.node}-jenkins") as bus,
     ):
         bus.wait_connected(settings.broker.connect_timeout)
-        for topic, name in subscriptions_of(settings):
-            subscription = bus.subscribe(topic, lambda _: None, durable=name)
-            subscription.wait_active(settings.broker.connect_timeout)
-            subscription.unsubscribe(forget=True)
+        forget_subscriptions(bus, subscriptions_of(settings), settings.broker.connect_timeout)
 
 
 @attrs.frozen(kw_only=True, slots=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from deploykit.daemons.jenkins.ports import BuildServer
 from deploykit.daemons.jenkins.servers import open_server
+from deploykit.daemons.service.durable import named_subscriptions
 from deploykit.errors import SettingsError
 from deploykit.messages import RefUpdated, RevisionCommitted
 from deploykit.messages.topics import topics_of_class
@@ -18,13 +19,8 @@ from deploykit.system.secretfile import read_secret_text
 
 def subscriptions_of(settings: Settings) -> tuple[tuple[str, str], ...]:
     """Return topic and durable name of each subscription: pushes that came while the daemon was down still build."""
-    topics = dict.fromkeys(
-        (*topics_of_class(RefUpdated, settings.topics), *topics_of_class(RevisionCommitted, settings.topics))
-    )
-    return tuple(
-        (topic, f"deploykit-{settings.node}-jenkins" + (f"-{number}" if number else ""))
-        for number, topic in enumerate(topics)
-    )
+    topics = (*topics_of_class(RefUpdated, settings.topics), *topics_of_class(RevisionCommitted, settings.topics))
+    return named_subscriptions(topics, f"deploykit-{settings.node}-jenkins")
 
 
 def queue_path(state: Path) -> Path:

@@ -27,6 +27,7 @@ from deploykit.daemons.packages.ports import PackageManager
 from deploykit.daemons.packages.refresher import PackageRefresher
 from deploykit.daemons.relay import make_relay, open_outbox
 from deploykit.daemons.service import lifecycle
+from deploykit.daemons.service.durable import forget_subscriptions, named_subscriptions
 from deploykit.daemons.service.metrics import Metrics
 from deploykit.daemons.service.service import Service
 from deploykit.daemons.service.throttle import INTERVAL
@@ -75,17 +76,13 @@ def forget(settings: Settings) -> None:
         Bus(settings.broker, client_id=f"deploykit-{settings.node}-packages") as bus,
     ):
         bus.wait_connected(settings.broker.connect_timeout)
-        for topic, name in subscriptions_of(settings):
-            subscription = bus.subscribe(topic, lambda _: None, durable=name)
-            subscription.wait_active(settings.broker.connect_timeout)
-            subscription.unsubscribe(forget=True)
+        forget_subscriptions(bus, subscriptions_of(settings), settings.broker.connect_timeout)
 
 
 def subscriptions_of(settings: Settings) -> tuple[tuple[str, str], ...]:
     """Return topic and durable name of each subscription: packages that came while the daemon was down still count."""
-    topics = topics_of_class(PackagePublished, settings.topics)
-    return tuple(
-        (topic, f"deploykit-{settings.node}-packages" + (f"-{at}" if at else "")) for at, topic in enumerate(topics)
+    return named_subscriptions(
+        topics_of_class(PackagePublished, settings.topics), f"deploykit-{settings.node}-packages"
     )
 
 

@@ -100,10 +100,10 @@ def test_client_certificate_logs_in_without_passcode_and_is_demanded(
 
 
 def test_what_was_confirmed_survives_kill_9_and_an_orderly_restart(
-    new_real_broker: Callable[..., BrokerServer], unique_name: str
+    breakable_broker: BrokerServer, unique_name: str
 ) -> None:
     """Messages in a queue, and what a durable subscription to a topic is owed."""
-    broker = new_real_broker().start()
+    broker = breakable_broker
     queue, topic = f"/queue/{unique_name}", f"/topic/{unique_name}"
     bodies = [b"%d" % number for number in range(20)]
     port, tls_port, first_pid = broker.port, broker.tls_port, broker.pid
@@ -164,8 +164,8 @@ def test_two_instances_share_nothing(new_real_broker: Callable[..., BrokerServer
         raw.publish(queue, b"unharmed")
 
 
-def test_frozen_broker_accepts_and_does_not_answer_until_thawed(new_real_broker: Callable[..., BrokerServer]) -> None:
-    broker = new_real_broker().start()
+def test_frozen_broker_accepts_and_does_not_answer_until_thawed(breakable_broker: BrokerServer) -> None:
+    broker = breakable_broker
     broker.freeze()
     with pytest.raises(RawStompError, match="no frame in time"):
         broker.connect(timeout=1)
@@ -251,21 +251,16 @@ def test_the_watchman_ends_marked_processes_at_the_time_bound_though_the_run_sti
             unmarked.kill()
 
 
-@pytest.fixture
-def broken_rabbitmq(new_rabbitmq: Callable[..., RabbitMQ]) -> RabbitMQ:
-    broker = new_rabbitmq()
-    broker.start()
-    broker.stop()
-    configuration = broker.directory / "rabbitmq.conf"
-    configuration.write_text(configuration.read_text() + "no.such.setting = 1\n")
-    return broker
-
-
 @pytest.mark.rabbitmq
-def test_a_failed_start_says_why_and_leaves_nothing_running(broken_rabbitmq: RabbitMQ) -> None:
+def test_a_failed_start_says_why_and_leaves_nothing_running(
+    new_rabbitmq: Callable[..., RabbitMQ], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = RabbitMQ._settings
+    monkeypatch.setattr(RabbitMQ, "_settings", lambda self: [*right(self), "no.such.setting = 1"])
+    broker = new_rabbitmq()
     with pytest.raises(BrokerFailed, match=r"no\.such\.setting"):
-        broken_rabbitmq.start()
-    assert broken_rabbitmq.processes() == []
+        broker.start()
+    assert broker.processes() == []
 
 
 @pytest.mark.activemq
@@ -280,17 +275,18 @@ def test_a_start_over_its_time_bound_is_given_up_and_cleaned_up(new_activemq: Ca
 
 
 @pytest.mark.rabbitmq
-def test_memory_alarm_withholds_receipts_until_cleared(new_rabbitmq: Callable[..., RabbitMQ], unique_name: str) -> None:
-    broker = new_rabbitmq().start()
+def test_memory_alarm_withholds_receipts_until_cleared(rabbitmq: RabbitMQ, unique_name: str) -> None:
     queue = f"/queue/{unique_name}"
-    with broker.connect() as raw:
+    with rabbitmq.connect() as raw:
         raw.publish(queue, b"before")
-        broker.set_memory_alarm(True)
-        raw.publish(queue, b"the last one it reads")
-        raw.send("SEND", {"destination": queue, "persistent": "true", "receipt": "late"}, b"during")
-        with pytest.raises(RawStompError, match="no frame in time"):
-            raw.read(timeout=1.5)
-        broker.set_memory_alarm(False)
+        try:
+            rabbitmq.set_memory_alarm(True)
+            raw.publish(queue, b"the last one it reads")
+            raw.send("SEND", {"destination": queue, "persistent": "true", "receipt": "late"}, b"during")
+            with pytest.raises(RawStompError, match="no frame in time"):
+                raw.read(timeout=1.5)
+        finally:
+            rabbitmq.set_memory_alarm(False)  # the session's own: nobody else uses it meanwhile
         raw.expect_receipt("late")
 
 

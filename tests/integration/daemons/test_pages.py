@@ -16,6 +16,7 @@ from deploykit.outbox import Outbox
 from deploykit.wire import Frame
 from tests.support.daemon import RunningDaemon
 from tests.support.node import Node
+from tests.support.ports import free_port
 from tests.support.wait import wait_until
 
 
@@ -32,12 +33,6 @@ def get(port: int, page: str) -> tuple[int, str]:
 def values(text: str) -> dict[str, float]:
     """The series without labels."""
     return {s.name: s.value for f in text_string_to_metric_families(text) for s in f.samples if not s.labels}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-    return port
 
 
 def pages_at(port: int) -> str:

@@ -11,8 +11,8 @@ import pytest
 
 from tests.support import docmachine
 from tests.support.docmachine import Machine
-from tests.support.guardedservers import free_port
 from tests.support.node import git
+from tests.support.ports import free_port
 
 blocks = partial(docmachine.blocks, "getting-started.md")
 SCRIPT = "#!/bin/sh\necho hello\n"

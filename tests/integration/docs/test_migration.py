@@ -20,7 +20,6 @@ from deploykit.trust.keyfiles import generate_key, trust
 from tests.brokers.rabbitmq import RabbitMQ
 from tests.support import docmachine
 from tests.support.docmachine import Machine
-from tests.support.guardedservers import free_port
 from tests.support.needs import needs_file
 from tests.support.node import git
 from tests.support.originals.hookprogram import install
@@ -28,6 +27,7 @@ from tests.support.originals.oldstomp import OldFrame
 from tests.support.originals.publishers import OldBus
 from tests.support.originals.readers import OldDaemon, OldEventbot
 from tests.support.originals.updater import OldRepository, OldUpdater, clone
+from tests.support.ports import free_port
 from tests.support.wait import wait_until
 
 PAGE = "migration.md"

@@ -15,11 +15,12 @@ import pytest
 
 from deploykit.broker.server import EmbeddedBroker
 from deploykit.bus import Bus
-from deploykit.daemons.keepalive import keep_alive, send_once
+from deploykit.daemons.keepalive import KeepaliveSender, send_once
 from deploykit.errors import PublishError, SettingsError
+from deploykit.names import NodeName
 from deploykit.operations.doctor import examine
 from deploykit.operations.findings import Finding
-from deploykit.settings import BusSettings
+from deploykit.settings import BusSettings, Settings
 from deploykit.testing.proxy import FaultProxy
 from tests.brokers.server import BrokerServer
 from tests.support.bus import Collector, fast, running, text
@@ -256,14 +257,8 @@ def test_handlers_never_see_a_keepalive(broker: EmbeddedBroker) -> None:
 
 
 def test_the_loop_ends_when_it_is_told_and_survives_the_broker(broker: EmbeddedBroker) -> None:
-    stop = threading.Event()
-    with running(fast(broker.address)) as bus:
-        arguments = {"every": 0.1, "stop": stop}
-        thread = threading.Thread(target=keep_alive, args=(bus, ("/topic/a",)), kwargs=arguments)
-        thread.start()
+    settings = Settings(node=NodeName("n"), broker=fast(broker.address))
+    with KeepaliveSender(settings, destinations=("/topic/a",), every=0.1):
         wait_until(lambda: len(broker.sent("/topic/a")) >= 2)
         broker.restart()
         wait_until(lambda: len(broker.sent("/topic/a")) >= 2)
-        stop.set()
-        thread.join(60)
-        assert not thread.is_alive()

@@ -20,6 +20,7 @@ from deploykit.web.listener import SharedListener
 from deploykit.web.server import WebServer
 from tests.support.loginworld import login_world
 from tests.support.needs import needs, needs_file
+from tests.support.ports import free_port
 from tests.support.wait import wait_until
 
 PAGE = (Path(__file__).parents[3] / "docs" / "console-login.md").read_text()
@@ -104,12 +105,6 @@ def listens(address: str | tuple[str, int]) -> bool:
     """Return whether somebody listens at a path or a port."""
     with socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET) as tried:
         return tried.connect_ex(address) == 0
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 @pytest.fixture

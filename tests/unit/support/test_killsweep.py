@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.killsweep import Run, error_sweep, kill_sweep
+from tests.support.killsweep import Run, error_sweep, kill_sweep, sample_size
 from tests.support.processes import wait_gone
 from tests.support.straceparse import Point, draw, points_in
 
@@ -183,3 +183,23 @@ def test_a_sample_is_reproducible_keeps_order_and_takes_each_kind_of_call() -> N
     assert drawn == sorted(drawn, key=points.index)
     assert {p.call for p in drawn} == {"write", "fsync", "rename"}
     assert draw(points, None, seed=3) == points
+
+
+@pytest.mark.parametrize(
+    ("variables", "costly", "cheap"),
+    [
+        ({}, 3, None),
+        ({"SAMPLE": "6"}, 3, 6),
+        ({"SAMPLE": "2"}, 2, 2),
+        ({"SAMPLE": "all"}, None, None),
+        ({"SAMPLE": "2", "FULL": "1"}, None, None),
+    ],
+)
+def test_a_sample_is_never_larger_than_a_test_wants_it_unless_all_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], costly: int | None, cheap: int | None
+) -> None:
+    for short, name in (("SAMPLE", "DEPLOYKIT_SWEEP_SAMPLE"), ("FULL", "DEPLOYKIT_FULL_SWEEP")):
+        monkeypatch.delenv(name, raising=False)
+        if short in variables:
+            monkeypatch.setenv(name, variables[short])
+    assert (sample_size(3), sample_size()) == (costly, cheap)

@@ -359,6 +359,12 @@ NO_PAYLOADS = (
 )
 
 
+@pytest.mark.parametrize("body", NO_PAYLOADS, ids=lambda body: ascii(body[:20]))
+def test_a_signed_body_that_is_no_payload_is_refused_with_400(world: ReceiverWorld, body: bytes) -> None:
+    headers = {**push_of("github").headers, **signed("github", body, SECRETS["github"])}
+    problem(world.post("github", ForgedRequest(headers, body)), 400)
+
+
 def test_a_form_that_is_none_is_refused_with_400(world: ReceiverWorld) -> None:
     wrong = (b"", b"payload", b"x=1", b"x=1&payload={}", b"payload={}&payload={}", b"payload=%ff", b"payload=%7B")
     for body in (*wrong, b"&" * 200, b"payload={}" + b"&" * 200):
