@@ -79,7 +79,8 @@ def read_old_file(path: Path) -> OldFile:
             os.set_blocking(file.fileno(), True)
             raw = file.read(MAX_OLD_FILE + 1)
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+        remedy = "give the files in it" if isinstance(error, IsADirectoryError) else ""
+        raise UsageError(f"cannot read {path}: {error.strerror}", remedy) from error
     return parse_old_file(raw, path, mode=stat.S_IMODE(found.st_mode))
 
 
@@ -96,6 +97,8 @@ def parse_old_file(raw: bytes, path: Path, *, mode: int | None = None) -> OldFil
     """
     if len(raw) > MAX_OLD_FILE:
         raise UsageError(f"{path} is larger than {MAX_OLD_FILE} bytes")
+    if path.suffix.lower() == ".toml":
+        raise UsageError(f"{path}: no old settings are TOML", "give the old files; `config check -c` checks new ones")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -186,7 +189,7 @@ def _parse_yaml(text: str, path: Path, notes: list[str]) -> object:
         line = mark.line if mark is not None else 0
         shown, remedy = next(itertools.islice(text.splitlines(), line, None), ""), _QUOTE
         if "\t" in shown and "token" in why:
-            why, remedy = "a tab where YAML allows only blanks", ""
+            why, remedy = "a tab where YAML allows only blanks", "write blanks"
         elif re.search(r"[{,]\s*:[A-Za-z_]", shown):
             remedy = "between { and } a symbol is no YAML: write login: in place of :login:"
         _refuse(path, line + 1, why, remedy)

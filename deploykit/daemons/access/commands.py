@@ -227,17 +227,25 @@ class AccessCommandHandler:
 
     # -- unsigned ------------------------------------------------------------------------------------------------------
 
-    def _refuse_stranger(self, frame: Frame, problem: DeploykitError) -> Verdict:
-        """Count a message. One a minute is logged and recorded; if it is a command for this node, it is answered."""
+    def _refuse_stranger(
+        self, frame: Frame, problem: DeploykitError, command: AccessGrantRequested | None = None
+    ) -> Verdict:
+        """Count a message. One a minute is logged and recorded; if it is a command for this node, it is answered.
+
+        Args:
+            frame: as it came.
+            problem: why it is refused.
+            command: what it asks of this node, where the caller has read it already; None: look for it.
+        """
         count = self._audit.unverified(str(problem))
         if not count:
             return Ack()
-        command = self._command_in(frame)
-        claims = command.summary if command is not None else "no command for this node"
+        asked = command or self._command_in(frame)
+        claims = asked.summary if asked is not None else "no command for this node"
         _log.warning("refused%s: %s: %s", f" {count} messages, the last one" if count > 1 else "", claims, problem)
-        if command is not None:
+        if asked is not None:
             try:
-                self._reporter.report(self._reports.refused(command, frame_digest(frame), _NOT_OBEYED))
+                self._reporter.report(self._reports.refused(asked, frame_digest(frame), _NOT_OBEYED))
             except DeploykitError as error:  # refusals may not make commands come again
                 _log.error("cannot report a refusal: %s", error)
         return Ack()
@@ -262,7 +270,8 @@ class AccessCommandHandler:
         if command is None or command.site not in self._settings.sites:
             return Ack()
         if not self._settings.legacy:
-            return self._refuse_stranger(frame, SignatureError("a grant in clear text", "set access.legacy to obey it"))
+            problem = SignatureError("a grant in clear text", "set access.legacy to obey it")
+            return self._refuse_stranger(frame, problem, command)
         return self._obey_legacy(command, frame)
 
     def _obey_legacy(self, command: AccessGrantRequested, frame: Frame) -> Verdict:

@@ -161,7 +161,7 @@ class HaproxyMaster:
             try:
                 return self.look()
             except AccessError:
-                if self._clock() >= end or not self.path.exists():
+                if self._clock() >= end or not _is_there(self.path):
                     raise
             self._sleep(_PAUSE)
 
@@ -248,6 +248,15 @@ class HaproxyMaster:
                 f"it cannot be asked: {error.strerror or error}",
                 "start haproxy with -W -S PATH, and let the access daemon's user use that socket",
             ) from error
+
+
+def _is_there(path: Path) -> bool:
+    """Return whether there is a file; False also where we may not look: `Path.exists` raises an error there."""
+    try:
+        path.stat()
+    except OSError:
+        return False
+    return True
 
 
 def _peer(one: socket.socket) -> int:

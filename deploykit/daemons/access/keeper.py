@@ -301,8 +301,8 @@ class AccessKeeper:
             _log.error("site %s: %s", site, problem)
         if problem:
             self._broken[site] = problem
-        else:
-            self._broken.pop(site, None)
+        elif was := self._broken.pop(site, None):
+            _log.info("site %s: no more: %s", site, was)
 
     def _put(self, site: SiteName, entries: SiteEntries) -> None:
         self._state = AccessState(sites={**self._state.sites, site: entries})
@@ -319,6 +319,8 @@ class AccessKeeper:
                 _log.error("cannot write what is known of accesses: %s", error)
             self._state_problem = f"what is known of accesses cannot be written: {error.strerror}"
         else:
+            if self._state_problem:
+                _log.info("no more: %s", self._state_problem)
             self._written, self._state_problem = content, ""
 
 

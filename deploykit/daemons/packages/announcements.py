@@ -8,7 +8,8 @@ Rules:
   no thread waits for it, so hundreds may wait together for one run.
 * What came before the connection was lost comes again. A copy with an id finds its ticket; one without, as the
   original's, is acted on again.
-* What is no message is a dead letter. What names no possible package is refused: acknowledged, with one line.
+* What is no message is a dead letter. What names no possible package, or is too long, is refused: acknowledged, with
+  one line. So what is in hand takes some megabytes, whoever sent it.
 * Nobody signs these messages: whatever they say can have configured sources read, and nothing else.
 """
 
@@ -36,6 +37,8 @@ _log = logging.getLogger(__name__)
 
 #: Most messages in hand.
 IN_HAND: Final = 500
+#: Bytes of an announcement: it is kept until its sources are read. Ours have some kilobytes at most.
+MOST_BYTES: Final = 64 << 10
 #: Seconds between two looks at a ticket; the longest says how late an acknowledgement may be.
 LOOKS: Final = Backoff(initial=0.1, maximum=1.0)
 #: Seconds for which a message is put off that the next daemon is to have.
@@ -110,6 +113,8 @@ class AnnouncementHandler:
 
     def _begin(self, delivery: Delivery, key: tuple[str, bytes]) -> Verdict | None:
         """Return what is done with a new message; None: it has a ticket from now on."""
+        if (size := len(delivery.body)) > MOST_BYTES:
+            return self._refuse(f"an announcement of {size} bytes: more than {MOST_BYTES} are not read")
         try:
             message = delivery.message
         except MessageError as error:
@@ -119,9 +124,7 @@ class AnnouncementHandler:
         try:
             package = parse_announcement(message, self._settings.tool)
         except InvalidName as error:
-            if count := self._refused.add(str(error), time.monotonic()):
-                _log.warning("refused%s: %s", f" {count} messages, the last one" if count > 1 else "", error)
-            return Ack()
+            return self._refuse(str(error))
         sources = sources_for(package.distribution, self._settings)
         if not sources:
             if self._unmatched.add(message.summary, time.monotonic()):
@@ -133,6 +136,12 @@ class AnnouncementHandler:
             self._tickets[key] = self._refresher.submit(package, sources)
         return None
 
+    def _refuse(self, why: str) -> Verdict:
+        """Acknowledge a message that is not acted on; one line a minute says why."""
+        if count := self._refused.add(why, time.monotonic()):
+            _log.warning("refused%s: %s", f" {count} messages, the last one" if count > 1 else "", why)
+        return Ack()
+
 
 def _key(delivery: Delivery) -> tuple[str, bytes]:
     """Return what is the same each time that a message is handed over here; without an id, on this connection only."""
@@ -140,4 +149,4 @@ def _key(delivery: Delivery) -> tuple[str, bytes]:
     return name, hashlib.sha256(delivery.body).digest()
 
 
-__all__ = ["IN_HAND", "LOOKS", "AnnouncementHandler"]
+__all__ = ["IN_HAND", "LOOKS", "MOST_BYTES", "AnnouncementHandler"]

@@ -18,6 +18,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import attrs
@@ -130,12 +131,15 @@ class PackageRefresher:
         found = [self._manager.problem()]
         if self._settings.tool == "apt":
             for name, source in self._settings.sources.items():
-                if source.file is not None and not source.file.exists():
-                    found.append(f"source {name}: there is no {source.file}")
+                if source.file is not None and (why := _why_not_there(source.file)):
+                    found.append(f"source {name}: {why}")
         unusable = tuple(filter(None, found))
         for problem in unusable:
             if problem not in self._unusable:
                 _log.error("%s", problem)
+        for problem in self._unusable:
+            if problem not in unusable:
+                _log.info("no more: %s", problem)
         self._unusable = unusable
 
     def run(self, stop: threading.Event) -> None:
@@ -189,6 +193,8 @@ class PackageRefresher:
             self._unasked = str(error)
             self._schedule.put_back(gathered, time.monotonic(), _AGAIN_AFTER)
             return
+        if self._unasked:
+            _log.info("announcements go on, no more: %s", self._unasked)
         self._unasked = ""
         for ticket in gathered:
             package = ticket.package
@@ -252,6 +258,8 @@ class PackageRefresher:
                 self._full, self._report_at = f"reports wait: {error}", time.monotonic() + _AGAIN_AFTER
                 return
             del self._unreported[0]
+            if self._full:
+                _log.info("no more: %s", self._full)
             self._full = ""
             for ticket in tickets:
                 ticket.done = True
@@ -270,6 +278,17 @@ class PackageRefresher:
                     self._put([each])
                 return
             _log.error("cannot queue a report, given up: %s: %s", reports[0].summary, error)
+
+
+def _why_not_there(file: Path) -> str:
+    """Return why a source's file is not there, or cannot be looked at; empty where it is there."""
+    try:
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return f"there is no {file}"
+    except OSError as error:
+        return f"cannot read {file}: {error.strerror}"
+    return ""
 
 
 def _in_order(ends: Mapping[str, SourceRead], sources: Sequence[str]) -> Mapping[str, SourceRead]:

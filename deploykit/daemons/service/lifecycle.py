@@ -45,6 +45,8 @@ _SAME_REQUEST = 0.5
 _TICK: Final = 0.2
 _FIRST_TICK: Final = 0.02
 _SOON: Final = 5.0
+#: Seconds after which a line says what the end of services waits for.
+_MOMENT: Final = 1.0
 #: Seconds the end of services may take that wait for nothing, before the watchdog hears no more of them.
 _MOST_ENDING: Final = 60.0
 
@@ -297,7 +299,7 @@ class _Runner:
             except BaseException as error:  # noqa: BLE001 -- raised below
                 errors.append(error)
 
-        begun, announced = time.monotonic(), last
+        begun, announced, logged = time.monotonic(), last, ""
         if last:
             self._manager.stopping(f"ending{_because(group.busy)}")
         thread = threading.Thread(target=end, name="deploykit-ending", daemon=True)
@@ -313,6 +315,9 @@ class _Runner:
             if self._manager.ping_due(now) and (busy or now < begun + _MOST_ENDING):
                 self._manager.ping(now)
             line = f"{'ending' if last else 'reading the settings again'}{_because(busy)}"
+            if busy and line != logged and now > begun + _MOMENT:
+                _log.info("%s", line)
+                logged = line
             self._manager.status(line)
             self._pages.wait_for(line)
             thread.join(_TICK)

@@ -237,10 +237,14 @@ def is_warning(message: Message) -> bool:
     return isinstance(message, Notice) and "clear text" in message.text
 
 
-def test_the_originals_messages_are_refused_by_default(world: AccessWorld) -> None:
+def test_the_originals_messages_are_refused_by_default(world: AccessWorld, caplog: pytest.LogCaptureFixture) -> None:
     with legacy_world(world, legacy=False).daemon():
         publish_legacy(world)
+        report = world.reported(lambda report: report.user == "alice")
+        assert (report.site, report.outcome) == (SHOP, "refused")
         assert world.do(world.grant("bob")).outcome == "granted"
+    assert f"refused: access to {SHOP} for alice requested: a grant in clear text" in caplog.text
+    assert "abcdefghijkl" not in caplog.text
     assert world.users() == ["bob"]
     assert any("clear text" in record.reason for record in world.records() if record.decision == "denied")
 

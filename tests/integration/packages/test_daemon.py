@@ -11,6 +11,7 @@ import pytest
 
 from deploykit.broker.server import EmbeddedBroker
 from deploykit.bus import Bus
+from deploykit.daemons.packages.announcements import MOST_BYTES
 from deploykit.daemons.packages.daemon import PackagesDaemon, forget, packages_lock
 from deploykit.daemons.service.metrics import Metrics
 from deploykit.errors import LockBusy, SettingsError
@@ -132,6 +133,7 @@ def test_no_awkward_name_reaches_the_package_manager(world: PackagesWorld) -> No
             if not set(name) & set("\r\n/"):  # behind a line's end comes output; of a path the file's name counts
                 world.announce_file(f"{name}_1.0_amd64.deb")
                 world.announce_file(f"hello_1.0_{name}-.deb")
+        world.announce("shop-web", detail="x" * MOST_BYTES)  # listed, but hundreds of those would be kept for minutes
         world.send(Frame({"content-type": "application/json"}, b"{"))
         world.send(Frame({"content-type": "text/plain"}, b"package: \n"))  # is read as a line for people
         assert world.report_on(world.announce()).outcome == "refreshed"
@@ -209,11 +211,22 @@ def test_a_report_that_finds_no_room_is_kept_and_its_message_too(
         assert world.reads == ["ours"], "the source is not read again for that"
 
 
-def test_a_file_that_is_not_there_stands_in_the_status(world: PackagesWorld) -> None:
+def test_a_file_that_is_not_there_stands_in_the_status(
+    world: PackagesWorld, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("deploykit.daemons.packages.refresher._LOOK_EVERY", 0.05)
+    caplog.set_level("INFO", "deploykit.daemons.packages")
     assert world.settings.packages.sources["ours"].file is not None
     (world.root / "ours.sources").unlink()
     with world.daemon() as daemon:
         assert daemon.blocking == (f"source ours: there is no {world.root}/ours.sources",)
+        (world.root / "ours.sources").touch()
+        wait_until(lambda: f"no more: source ours: there is no {world.root}" in caplog.text, "the line that it is over")
+    far = world.root / ("x" * 300 + ".sources")  # `Path.exists` raises an error, as where nobody may look
+    sources = {"ours": PackageSourceSettings(file=far)}
+    world.settings = attrs.evolve(world.settings, packages=attrs.evolve(world.settings.packages, sources=sources))
+    with world.daemon() as daemon:
+        assert daemon.blocking == (f"source ours: cannot read {far}: File name too long",)
 
 
 # -- its life ----------------------------------------------------------------------------------------------------------

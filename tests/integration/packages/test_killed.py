@@ -115,6 +115,7 @@ def test_term_waits_for_a_read_and_its_message_does_not_come_again(
     message = begin_a_read(world)
     running.send_signal(signal.SIGTERM)
     wait_until(lambda: "SIGTERM: ending" in process.log.read_text(), "it to take note")
+    wait_until(lambda: "ending: waits for source ours, which is being read" in process.log.read_text(), "the reason")
     assert running.poll() is None
     late = world.announce()  # the next one's work
     world.let_go()

@@ -152,8 +152,11 @@ def test_facts_that_are_none_are_refused(name: str, text: str, says: str) -> Non
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot read .*none.yaml"):
         read_old_file(tmp_path / "none.yaml")
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=r"Is a directory .give the files in it"):
         read_old_file(tmp_path)
+    (tmp_path / "deploykit.toml").write_text('node = "web1"\n')
+    with pytest.raises(UsageError, match=r"no old settings are TOML .give the old files"):
+        read_old_file(tmp_path / "deploykit.toml")
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UsageError, match="holds no settings"):
         read_old_file(tmp_path / "pipe")  # nobody writes to it: read as empty, and not waited for

@@ -121,6 +121,12 @@ def master(
         yield HaproxyMaster(fake.path, seconds=seconds, reload_seconds=reload_seconds), fake
 
 
+def test_a_socket_where_nobody_may_look_is_a_problem_and_no_failure_of_the_daemon(tmp_path: Path) -> None:
+    """`Path.exists` raises an error for a directory that may not be searched, as for a name that is too long."""
+    with pytest.raises(AccessError, match="it cannot be asked"):
+        HaproxyMaster(tmp_path / ("x" * 300)).ready()
+
+
 def test_a_reload_is_asked_for_and_looked_for(tmp_path: Path) -> None:
     with master(tmp_path, scripted(BEFORE, BEFORE, GOOD), reload_seconds=20.0) as (one, fake):
         assert one.reload() == ""

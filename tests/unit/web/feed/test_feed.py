@@ -11,8 +11,10 @@ import attrs
 import pytest
 
 from deploykit.bus import Ack, Delivery
+from deploykit.daemons.notify.hearing import NewsHearing
 from deploykit.errors import KeyFileError, ProjectionError
-from deploykit.fleet.tracetrust import TraceTrust
+from deploykit.fleet.recordformat import RecordedMessage
+from deploykit.fleet.tracetrust import TraceTrust, judge
 from deploykit.messages import (
     AccessRevokeRequested,
     DeployRequested,
@@ -20,6 +22,7 @@ from deploykit.messages import (
     NodeDescribed,
     NodeQueried,
     Notice,
+    PackageReported,
     RefUpdated,
     RolloutApproved,
 )
@@ -248,6 +251,27 @@ def test_a_description_that_is_not_believed_is_counted_and_not_shown(
     assert not world.announced
     assert world.health.shown.distrusted == 1
     assert "node.described" in world.health.shown.distrust
+
+
+@pytest.mark.parametrize(
+    ("node", "by", "believed"),
+    [("web1", "web1", True), ("web1", None, False), ("web1", "stranger", False), ("web2", "web1", False)],
+)
+def test_a_report_on_a_package_is_believed_if_its_node_signed_it_in_console_trace_and_news(
+    world: World, keys: Path, node: str, by: str | None, believed: bool
+) -> None:
+    world.trust = trusting(keys)
+    report = PackageReported(node=NodeName(node), name="hello", outcome="failed", time=NOW)
+    frame = encode(report) if by is None else sign(encode(report), load_signer(keys / f"{by}.key"))
+    feed = world.feed()
+    feed.hear(delivery(frame))
+    feed.step(NEVER)
+    assert [each.message for each in world.books.kept] == [report] * believed
+    assert world.announced == [], "the console shows no packages"
+    record = RecordedMessage(received=NOW, destination="/topic/x", headers=frame.headers, body=frame.body)
+    assert judge(record, report, world.trust).standing == ("verified" if believed else "doubtful")
+    result, news = NewsHearing(world.trust, now=lambda: NOW).hear(delivery(frame))
+    assert (result, news is not None) == (("taken", True) if believed else ("distrusted", False))
 
 
 @pytest.mark.parametrize(
