@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from deploykit.operations.keychoice import KeyChoice
 
 
+#: A node shows only those of its sites that the grant of who asks names: none may mean either.
+_NONE = (
+    "no node that answered protects a site that you may ask about (does your grant of node.queried name it, and has "
+    "the agent read [access.sites]?)"
+)
+
+
 @click.group(invoke_without_command=True)
 @config_option
 @click.option("--forget", is_flag=True, help="Drop the durable subscription at the broker, and end.")
@@ -240,7 +247,7 @@ def list_(
         if cells:
             print_table(("site", "user", "until", "by", "nodes"), cells)
         else:
-            click.echo("nobody has access" if protected else "no node that answered protects a site")
+            click.echo("nobody has access" if protected else _NONE)
     ctx.exit(0 if protected else 1)
 
 

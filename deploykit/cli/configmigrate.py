@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 )
 @click.option("--force", is_flag=True, help="With -o: write over what is there.")
 @click.option("--node", metavar="NAME", default="", help="The node's name; by default that of its machine.")
-@click.option("--kind", metavar="NAME", default="", help="What the files are, where their keys do not show it.")
+@click.option(
+    "--kind",
+    metavar="NAME",
+    default="",
+    help="What the files are, where their keys do not show it; docs/migration.md lists the names.",
+)
 @json_option
 @click.pass_context
 def migrate(
@@ -33,9 +38,10 @@ def migrate(
 ) -> None:
     """Convert old settings FILE… to one deploykit.toml, and list what could not be carried over, with the reason.
 
-    FILE is a YAML file of the original's programs (stomp-git, stomp-jenkins, …), a facts file, r10k.yaml or g10k.yaml.
-    Where two of them say otherwise, the first counts. Nothing is run, and no network is used: the URL of an origin is
-    read from the old clone, where that is on this machine.
+    FILE is a YAML file of the original's programs (stomp-git, stomp-jenkins, …), a facts file, server.cfg of
+    MCollective, r10k.yaml or g10k.yaml: all of one machine at once. Where two of them say otherwise, the first counts.
+    Nothing is run, and no network is used: the URL of an origin is read from the old clone, where that is on this
+    machine.
 
     Without -o the settings are printed, and secrets are left out. Ends with 1 where the result needs a hand before
     `config check` accepts it, with 2 where a file cannot be read.
@@ -50,7 +56,7 @@ def migrate(
     from deploykit.config.migrate.render import render, render_hooks
     from deploykit.config.migrate.writing import acceptance_problems, write_draft
 
-    draft = convert([read_old_file(file) for file in files], kind=kind, node=node)
+    draft = convert([read_old_file(file) for file in dict.fromkeys(files)], kind=kind, node=node)
     problems = acceptance_problems(draft)
     written = write_draft(draft, files, output, force=force) if output is not None else []
     if as_json:

@@ -134,6 +134,6 @@ def _show(done: InstallResult, as_json: bool) -> None:
         return
     click.echo(f"{done.change} ({done.kind}): {done.path}")
     if done.kept:
-        click.echo(f"  the hook that was there {'is back' if done.change == 'removed' else 'is kept as'} {done.kept}")
+        click.echo(f"  the hook that was there {'is back:' if done.change == 'removed' else 'is kept as'} {done.kept}")
     if done.note:
         click.echo(f"  {done.note}")

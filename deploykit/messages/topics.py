@@ -130,6 +130,8 @@ def is_for_people(destination: str) -> bool:
 def with_preset(table: Mapping[str, object], *, legacy: bool = False) -> dict[str, object]:
     """Return a `[topics]` table with the preset it names (`preset = "future"`) under its own entries.
 
+    Each of `notices` is an entry of its own: one that is set takes no other away.
+
     Args:
         table: as it was read.
         legacy: a table that names no preset has the original's topics.
@@ -142,6 +144,8 @@ def with_preset(table: Mapping[str, object], *, legacy: bool = False) -> dict[st
     if not isinstance(name, str) or name not in PRESETS:
         raise ValueError(f"preset: expected one of {', '.join(PRESETS)}")
     base = PRESETS[name]
+    if isinstance(notices := own.get("notices"), Mapping):
+        own["notices"] = {**base.notices, **notices}
     return {field.name: getattr(base, field.name) for field in attrs.fields(TopicMap)} | own
 
 

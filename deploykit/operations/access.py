@@ -134,7 +134,8 @@ def ask_access(
         if not expected:
             raise NobodyMatches(
                 f"no node answered that it protects site {message.site}, so nothing was sent",
-                "does a node with it in [access.sites] run `deploykit run agent access`? Else name it: --node NAME",
+                "does a node with it in [access.sites] run `deploykit run agent access`, and does your grant of "
+                "node.queried name the site? Else name the node: --node NAME",
             )
     reports, doubts = _publish(settings, bus, key, message, expected, believes, timeout)
     return AccessOutcome(

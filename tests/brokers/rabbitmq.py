@@ -7,13 +7,14 @@ are on the plugin path, which halves the start time. There is no guest user.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import secrets
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -59,6 +60,17 @@ class RabbitMQ(BrokerServer):
             if time.monotonic() > deadline:
                 raise BrokerFailed(f"rabbitmq: memory alarm not {'raised' if on else 'cleared'}\n{self.log_tail()}")
             time.sleep(0.05)
+
+    @contextlib.contextmanager
+    def user(self, name: str, passcode: str, allowed: str) -> Iterator[None]:
+        """Add a user that may configure, write and read what matches `allowed` alone, and take it away again."""
+        call, pattern = "rabbit_auth_backend_internal:", f'<<"{allowed}">>, ' * 3
+        self.evaluate(f'{call}add_user(<<"{name}">>, <<"{passcode}">>, <<"test">>)')
+        self.evaluate(f'{call}set_permissions(<<"{name}">>, <<"/">>, {pattern}<<"test">>)')
+        try:
+            yield
+        finally:
+            self.evaluate(f'{call}delete_user(<<"{name}">>, <<"test">>)')
 
     def sync_declared(self) -> None:
         """Return when the queues and bindings that were confirmed so far are on disk.

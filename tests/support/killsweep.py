@@ -77,6 +77,8 @@ __all__ = [
     "sample_size",
 ]
 
+#: The process stops for the calls that are traced alone: a third faster. strace injects no signal so.
+_FAST = "--seccomp-bpf"
 _KILLED = re.compile(r"^(\d+)\s+\+\+\+ killed by SIGKILL", re.MULTILINE)
 _MARK = "KILLSWEEP_RUN"
 #: A file that changes meanwhile is compiled again by each run; that many are enough then.
@@ -236,7 +238,9 @@ class _Lab:
         for _ in range(_MOST_RECORDINGS if prepare else 1):
             if prepare:
                 prepare()
-            run, trace = self._strace(["-y", "-s", "0", "-e", f"trace={traced}"], None, {"PYTHONDONTWRITEBYTECODE": ""})
+            run, trace = self._strace(
+                [_FAST, "-y", "-s", "0", "-e", f"trace={traced}"], None, {"PYTHONDONTWRITEBYTECODE": ""}
+            )
             assert run.returncode >= 0, f"the undisturbed run died of signal {-run.returncode}: {run.stderr[-2000:]}"
             if not compiles(trace):
                 break
@@ -245,6 +249,8 @@ class _Lab:
 
     def run(self, point: Point, what: str) -> Run:
         options = ["-y", "-s", "0", "-e", f"trace={point.call}", "-e", f"inject={point.call}:{what}"]
+        if not what.startswith("signal="):
+            options.insert(0, _FAST)
         run, trace = self._strace(options, point)
         killed = run.returncode == -signal.SIGKILL
         return Run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import ssl
 import sys
@@ -13,6 +14,8 @@ from typing import Any, Final, Literal, Protocol
 from urllib.parse import parse_qsl
 
 import attrs
+
+from tests.support.wait import wait_until
 
 FaultKind = Literal["never", "close", "middle", "huge", "drip", "trickle", "status", "location", "garbage"]
 _GIGABYTE: Final = 1 << 30
@@ -90,6 +93,22 @@ class StubServer(ThreadingHTTPServer):
         self._open: set[socket.socket] = set()
         self._handlers: list[threading.Thread] = []
         super().__init__(("127.0.0.1", port), _Handler)
+
+    def server_bind(self) -> None:
+        """Take the port; one that it had before it may have to wait for.
+
+        A program that another thread is just starting has a copy of the old listening socket until it is executed.
+        """
+        wait_until(self._bound, "the port")
+
+    def _bound(self) -> bool:
+        try:
+            super().server_bind()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            return False
+        return True
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Handle a connection in a thread that `end` joins."""

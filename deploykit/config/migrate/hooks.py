@@ -6,7 +6,7 @@ from typing import Final
 
 from deploykit.config.migrate.model import HOOKS_FILE
 from deploykit.config.migrate.oldtable import OldTable
-from deploykit.config.migrate.topics import destination_of
+from deploykit.config.migrate.topics import destination_of, put_preset
 from deploykit.errors import DialectError
 from deploykit.messages.topics import PRESETS
 
@@ -35,6 +35,7 @@ def put_hook_legacy(table: OldTable, *topics: str) -> None:
     draft, future = table.draft, PRESETS["future"]
     draft.values.setdefault((HOOKS_FILE, "legacy"), True)
     draft.comments.setdefault((HOOKS_FILE, "legacy"), _NOTE)
+    put_preset(draft, (HOOKS_FILE, "topics"))
     for name in topics:
         head, _, kind = name.partition(".")
         destination = future.notices[kind] if kind else getattr(future, head)

@@ -88,7 +88,7 @@ class MigrationDraft:
         """Set a new key; where another file has set it otherwise, the first stays and this one is lost."""
         before = self.values.setdefault(place, value)
         if before != value:
-            self.lose(file, old, "another file says otherwise, and came first")
+            self.lose(file, old, f"{'.'.join(map(str, place))}: another file says otherwise, and came first")
         elif comment:
             self.comments.setdefault(place, comment)
 

@@ -79,7 +79,8 @@ def read_old_file(path: Path) -> OldFile:
             os.set_blocking(file.fileno(), True)
             raw = file.read(MAX_OLD_FILE + 1)
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+        remedy = "give the files in it" if isinstance(error, IsADirectoryError) else ""
+        raise UsageError(f"cannot read {path}: {error.strerror}", remedy) from error
     return parse_old_file(raw, path, mode=stat.S_IMODE(found.st_mode))
 
 
@@ -96,6 +97,8 @@ def parse_old_file(raw: bytes, path: Path, *, mode: int | None = None) -> OldFil
     """
     if len(raw) > MAX_OLD_FILE:
         raise UsageError(f"{path} is larger than {MAX_OLD_FILE} bytes")
+    if path.suffix.lower() == ".toml":
+        raise UsageError(f"{path}: no old settings are TOML", "give the old files; `config check -c` checks new ones")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -119,7 +122,7 @@ def parse_old_file(raw: bytes, path: Path, *, mode: int | None = None) -> OldFil
 def _parse(text: str, path: Path, notes: list[str]) -> object:
     suffix = path.suffix.lower()
     if suffix in (".txt", ".cfg") or _looks_like_facts(text):
-        return _facts(text, path)
+        return _facts(text, path, notes)
     if suffix != ".json":
         return _parse_yaml(text, path, notes)  # also JSON by another name, which is YAML
     try:
@@ -134,7 +137,7 @@ def _parse(text: str, path: Path, notes: list[str]) -> object:
 def _lines(text: str) -> Iterator[tuple[int, str]]:
     """Yield each line that says something, with its number."""
     for number, raw in enumerate(text.split("\n"), 1):
-        line = raw.strip(" \r")
+        line = raw.strip(" \t\r")
         if line and not line.startswith("#"):
             yield number, line
 
@@ -149,7 +152,7 @@ def _looks_like_facts(text: str) -> bool:
     return some
 
 
-def _facts(text: str, path: Path) -> dict[str, object]:
+def _facts(text: str, path: Path, notes: list[str]) -> dict[str, object]:
     found: dict[str, object] = {}
     for number, line in _lines(text):
         match = _FACT(line)
@@ -157,7 +160,9 @@ def _facts(text: str, path: Path) -> dict[str, object]:
             _refuse(path, number, "not a line of the form name=value")
         if match[1] in found:
             _refuse(path, number, f"{match[1][:60]!a} is given twice")
-        found[match[1]] = match[2].strip()
+        found[match[1]] = value = match[2].strip()
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+            notes.append(f"line {number}: the quotes are a part of the value")
     if len(found) > MAX_OLD_VALUES:
         raise UsageError(f"{path} holds more than {MAX_OLD_VALUES} values")
     return found
@@ -186,7 +191,7 @@ def _parse_yaml(text: str, path: Path, notes: list[str]) -> object:
         line = mark.line if mark is not None else 0
         shown, remedy = next(itertools.islice(text.splitlines(), line, None), ""), _QUOTE
         if "\t" in shown and "token" in why:
-            why, remedy = "a tab where YAML allows only blanks", ""
+            why, remedy = "a tab where YAML allows only blanks", "write blanks"
         elif re.search(r"[{,]\s*:[A-Za-z_]", shown):
             remedy = "between { and } a symbol is no YAML: write login: in place of :login:"
         _refuse(path, line + 1, why, remedy)

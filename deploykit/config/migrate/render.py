@@ -29,6 +29,7 @@ _ORDER: Final = (
 )  # fmt: skip
 #: The same inside tables, where the order of the draft is not good enough.
 _FIRST: Final = (
+    "preset",
     "destination",
     "address",
     "login",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from deploykit.config.migrate.model import MigrationDraft, Place
 from deploykit.config.migrate.oldtable import OldTable
 from deploykit.errors import DialectError
 from deploykit.messages.destinations import check_destination
@@ -25,7 +26,14 @@ def put_topic(table: OldTable, key: str, *names: str) -> None:
         return
     table.put(key, ("topics", *names), destination)
     table.draft.values.setdefault(("legacy",), True)
+    put_preset(table.draft, ("topics",))
     table.draft.comments.setdefault(("legacy",), "the original's programs listen on this bus: they are served, too")
+
+
+def put_preset(draft: MigrationDraft, topics: Place) -> None:
+    """Name the preset that `legacy` stands for: the topics that no old file names stay, too, when `legacy` goes."""
+    draft.values.setdefault((*topics, "preset"), "future")
+    draft.comments.setdefault((*topics, "preset"), "topics that no old file named; keep this when legacy goes")
 
 
 def destination_of(topic: str) -> str:
@@ -42,4 +50,4 @@ def destination_of(topic: str) -> str:
     return destination
 
 
-__all__ = ["destination_of", "put_topic"]
+__all__ = ["destination_of", "put_preset", "put_topic"]

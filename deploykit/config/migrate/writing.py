@@ -62,7 +62,7 @@ def write_draft(draft: MigrationDraft, sources: Sequence[Path], path: Path, *, f
         if not force:
             for file in made:
                 file.unlink(missing_ok=True)
-        raise UsageError(f"cannot write {error.filename or directory}: {error.strerror}") from error
+        raise UsageError(f"cannot write to {directory}: {error.strerror}") from error
     return [*contents]
 
 

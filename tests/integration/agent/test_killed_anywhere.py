@@ -30,7 +30,7 @@ from deploykit.release import Site
 from deploykit.trees import compare
 from deploykit.trust.signature import sign
 from deploykit.wire import decode, encode
-from tests.support.killsweep import Run, kill_sweep
+from tests.support.killsweep import Run, kill_sweep, sample_size
 from tests.support.node import NODE, SHOP, Node
 
 
@@ -145,6 +145,7 @@ def test_an_agent_killed_at_any_call_ends_each_command_in_exactly_one_final_repo
         roots=lab.changing,
         prepare=lab.restore,
         check=check,
+        sample=sample_size(3),
         allow_missed=0.05,  # SQLite's own files are opened in another order where their log is left over
     )
     with capsys.disabled():

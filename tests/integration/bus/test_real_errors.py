@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import pytest
 
@@ -19,26 +19,25 @@ from tests.support.wait import wait_until
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def forbid(broker: RabbitMQ, user: str, but: str) -> None:
-    """Let a user configure, write and read only what matches."""
-    what = f'<<"{but}">>, ' * 3
-    broker.evaluate(f'rabbit_auth_backend_internal:set_permissions(<<"{user}">>, <<"/">>, {what}<<"test">>)')
+@pytest.fixture
+def low(rabbitmq: RabbitMQ, unique_name: str) -> Iterator[str]:
+    """The name of a user with the passcode `low-canary`, who may use queues that begin with NAME-free, -full, -good."""
+    with rabbitmq.user(unique_name, "low-canary", f"^{unique_name}-(free|full|good).*|amq.default"):
+        yield unique_name
 
 
 @pytest.mark.rabbitmq
-@pytest.mark.parametrize("bad", ["/amq/queue/missing", "/exchange/missing/key", "/queue/denied"])
+@pytest.mark.parametrize("bad", ["/amq/queue/missing", "/exchange/missing/key", "/queue/{}-denied"])
 def test_a_subscription_that_rabbitmq_ends_connections_for_costs_the_others_nothing(
-    new_rabbitmq: Callable[..., RabbitMQ], bad: str
+    rabbitmq: RabbitMQ, low: str, bad: str
 ) -> None:
     """It says ERROR, then confirms the very subscription, then closes."""
-    broker = new_rabbitmq(more_users={"low": "lowpw"}).start()
-    forbid(broker, "low", "good.*|amq.default")
     events, collector = Events(), Collector()
-    with running(fast(f"stomp://low:lowpw@127.0.0.1:{broker.port}"), on_event=events) as bus:
-        refused = bus.subscribe(bad, collector)
-        good = [bus.subscribe(f"/queue/good{number}", collector) for number in range(3)]
+    with running(fast(f"stomp://{low}:low-canary@127.0.0.1:{rabbitmq.port}"), on_event=events) as bus:
+        refused = bus.subscribe(bad.format(low), collector)
+        good = [bus.subscribe(f"/queue/{low}-good{number}", collector) for number in range(3)]
         for number in range(300):
-            bus.publish(f"/queue/good{number % 3}", text(str(number)), timeout=60)
+            bus.publish(f"/queue/{low}-good{number % 3}", text(str(number)), timeout=60)
         wait_until(lambda: all(one.active for one in good))
         wait_until(lambda: len(set(collector.bodies)) == 300)
         wait_until(lambda: refused.losses >= 3)
@@ -49,28 +48,24 @@ def test_a_subscription_that_rabbitmq_ends_connections_for_costs_the_others_noth
 
 
 @pytest.mark.rabbitmq
-def test_messages_that_rabbitmq_refuses_by_hanging_up_do_not_hold_up_the_others(
-    new_rabbitmq: Callable[..., RabbitMQ],
-) -> None:
+def test_messages_that_rabbitmq_refuses_by_hanging_up_do_not_hold_up_the_others(rabbitmq: RabbitMQ, low: str) -> None:
     """It may forbid a destination to a user; and it hangs up for each message to a queue that is full and says so."""
-    broker = new_rabbitmq(more_users={"low": "lowpw"}).start()
-    forbid(broker, "low", "(free|full).*|amq.default")
-    broker.evaluate(
-        'rabbit_policy:set(<<"/">>, <<"full">>, <<"^full">>, '
+    rabbitmq.evaluate(
+        f'rabbit_policy:set(<<"/">>, <<"{low}">>, <<"^{low}-full">>, '
         '[{<<"max-length">>, 2}, {<<"overflow">>, <<"reject-publish">>}], 0, <<"queues">>, <<"test">>)'
     )
-    with running(fast(f"stomp://low:lowpw@127.0.0.1:{broker.port}")) as bus:
+    with running(fast(f"stomp://{low}:low-canary@127.0.0.1:{rabbitmq.port}")) as bus:
         for _ in range(2):
-            bus.publish("/queue/full", text("x"))
+            bus.publish(f"/queue/{low}-full", text("x"))
         futures = {}
         for n in range(600):
             where = "denied" if n % 150 == 149 else "full" if n % 4 == 1 else "free"
-            futures[n, where] = bus.publish_nowait(f"/queue/{where}", text("x"), timeout=120)
+            futures[n, where] = bus.publish_nowait(f"/queue/{low}-{where}", text("x"), timeout=120)
         outcomes = {(n, where): future.exception() for (n, where), future in futures.items()}
         assert [n for (n, where), outcome in outcomes.items() if where == "free" and outcome is not None] == []
         assert [n for (n, where), outcome in outcomes.items() if where != "free" and outcome is None] == []
         assert bus.counters.losses < 30
-        bus.publish("/queue/free", text("x"), timeout=30)
+        bus.publish(f"/queue/{low}-free", text("x"), timeout=30)
 
 
 @pytest.mark.rabbitmq
@@ -129,23 +124,22 @@ def refusal(broker: BrokerServer, login: str, passcode: str, **changes: object) 
 
 
 @pytest.mark.rabbitmq
-def test_rabbitmq_gives_its_own_reasons(new_rabbitmq: Callable[..., RabbitMQ]) -> None:
-    broker = new_rabbitmq(more_users={"low": "low-canary"}).start()
-    forbid(broker, "low", "good.*|amq.default")
+def test_rabbitmq_gives_its_own_reasons(rabbitmq: RabbitMQ, low: str) -> None:
+    broker = rabbitmq
     look, vhost = "check login, passcode and vhost", "check vhost, and what this login may do in it at the broker"
     denied = "Bad CONNECT: Virtual host '/nope' access denied"
-    assert refusal(broker, "low", "canary") == f"Bad CONNECT: Access refused for user 'low' ({look})"
-    assert refusal(broker, "low", "low-canary", vhost="/nope") == f"{denied} ({vhost})"
-    events, queue = Events(), "/queue/denied"
-    with running(fast(f"stomp://low:low-canary@127.0.0.1:{broker.port}"), on_event=events) as bus:
+    assert refusal(broker, low, "canary") == f"Bad CONNECT: Access refused for user '{low}' ({look})"
+    assert refusal(broker, low, "low-canary", vhost="/nope") == f"{denied} ({vhost})"
+    events, queue = Events(), f"/queue/{low}-denied"
+    with running(fast(f"stomp://{low}:low-canary@127.0.0.1:{broker.port}"), on_event=events) as bus:
         bus.subscribe(queue, Collector())
-        why = "ACCESS_REFUSED - access to queue 'denied' in vhost '/' refused for user 'low'"
+        why = f"ACCESS_REFUSED - access to queue '{low}-denied' in vhost '/' refused for user '{low}'"
         assert why in events.wait(SubscriptionRefused)[0].problem
         assert events.wait(ConnectionLost)[0].reason.endswith(f" after an ERROR: {why}")
         wait_until(lambda: any("connections when asked for" in one.problem for one in events.of(SubscriptionRefused)))
         for one in events.of(SubscriptionRefused):
             assert why in one.problem
-    with running(fast(f"stomp://low:low-canary@127.0.0.1:{broker.port}")) as bus:
+    with running(fast(f"stomp://{low}:low-canary@127.0.0.1:{broker.port}")) as bus:
         with pytest.raises(PublishRefused, match=why):
             bus.publish(queue, text("x"), timeout=60)
         assert bus.wait_connected(30)

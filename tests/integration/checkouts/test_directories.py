@@ -19,7 +19,7 @@ from deploykit.names import RefName
 from deploykit.system.lock import FileLock
 from tests.support.checkouts import CheckoutSweep, Scene
 from tests.support.disks import caseless_disk, small_disk
-from tests.support.killsweep import NEEDS_SPACE, Run, error_sweep, kill_sweep
+from tests.support.killsweep import NEEDS_SPACE, Run, error_sweep, kill_sweep, sample_size
 from tests.support.needs import needs_root
 from tests.support.origins import GitRepo, run_git
 from tests.support.strangers import NOBODY, as_nobody, common_directory
@@ -326,7 +326,8 @@ def puppet_sweep(home: Path) -> CheckoutSweep:
 def test_a_checkout_killed_at_any_call_leaves_whole_trees_and_converges(tmp_path: Path) -> None:
     sweep = puppet_sweep(tmp_path)
     # Which file is written first depends on the object ids; a kind of call or two may so go by another name.
-    print(kill_sweep(sweep.argv, roots=[sweep.root], prepare=sweep.prepare, check=sweep.check, allow_missed=0.05))
+    options: dict[str, Any] = {"roots": [sweep.root], "prepare": sweep.prepare, "sample": sample_size(4)}
+    print(kill_sweep(sweep.argv, check=sweep.check, allow_missed=0.05, **options))
 
 
 @pytest.mark.slow
@@ -339,8 +340,8 @@ def test_a_checkout_on_a_full_disk_keeps_the_old_trees_and_says_so(tmp_path: Pat
         assert run.returncode == 0 or "No space left on device" in run.stderr, run.stderr
         sweep.check(run)
 
-    options: dict[str, Any] = {"roots": [sweep.root], "prepare": sweep.prepare, "calls": NEEDS_SPACE}
-    print(error_sweep(sweep.argv, check=check, allow_missed=0.05, **options))  # as above
+    options: dict[str, Any] = {"roots": [sweep.root], "prepare": sweep.prepare, "sample": sample_size(4)}
+    print(error_sweep(sweep.argv, check=check, calls=NEEDS_SPACE, allow_missed=0.05, **options))  # as above
 
 
 @pytest.mark.parametrize("options", ["size=900k", "size=16m,nr_inodes=60"], ids=["bytes", "inodes"])

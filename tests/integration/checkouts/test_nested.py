@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -13,7 +14,7 @@ from deploykit.checkouts import CheckoutResult, Checkouts
 from deploykit.names import RefName
 from tests.support.checkouts import CheckoutSweep, Scene, names_below
 from tests.support.disks import caseless_disk
-from tests.support.killsweep import kill_sweep
+from tests.support.killsweep import kill_sweep, sample_size
 from tests.support.needs import needs_root
 from tests.support.strangers import NOBODY, common_directory
 from tests.support.wait import wait_until
@@ -333,4 +334,5 @@ def test_an_update_killed_at_any_call_leaves_no_tag_without_its_tree_and_no_dire
         sweep.check(run)  # type: ignore[arg-type]
         assert scene.homes() == {name.replace("/", ",") for name in sweep.new}
 
-    print(kill_sweep(sweep.argv, roots=[sweep.root], prepare=sweep.prepare, check=check, allow_missed=0.05))
+    options: dict[str, Any] = {"roots": [sweep.root], "prepare": sweep.prepare, "sample": sample_size(4)}
+    print(kill_sweep(sweep.argv, check=check, allow_missed=0.05, **options))

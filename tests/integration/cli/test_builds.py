@@ -1,4 +1,4 @@
-"""`deploykit builds`, and a deploy that carries results: as an operator uses them, in processes of their own."""
+"""`deploykit builds`, and a deploy that carries results: as an operator uses them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from deploykit.settings import GrantSettings
 from deploykit.trust.keyfiles import generate_key, trust
 from deploykit.trust.signature import SigningKey, sign
 from deploykit.wire import encode
-from tests.support.cli import run
+from tests.support.cli import run, run_here
 from tests.support.node import SHOP, Node, write_settings
 
 GRANT = (
@@ -66,32 +66,32 @@ def test_results_are_imported_listed_shown_and_exported(node: Node) -> None:
         made("9f" * 20, ours, time=datetime.now(UTC) - timedelta(days=91)),
     )
     results.write_text(write_results(lines))
-    done = run("builds", "import", str(results), "-c", str(file))
+    done = run_here("builds", "import", str(results), "-c", str(file))
     assert done.returncode == 3
     assert done.stdout.count("kept: shop-tests") == 3
     assert "not kept: shop-tests 43 [shop] 1a2b3c4d1a2b build success: its key may not report" in done.stderr
     assert "results count for 90 days" in done.stderr
-    listed = run("builds", "list", "-c", str(file))
+    listed = run_here("builds", "list", "-c", str(file))
     assert listed.returncode == 0, listed.stderr
     head, *rows = [line.split() for line in listed.stdout.splitlines()]
     assert head == ["JOB", "NUMBER", "OUTCOME", "REPOSITORY", "COMMIT", "WHEN", "COUNTS"]
     assert sorted(row[1] for row in rows) == ["1", "41", "42"]
     assert all(row[-1] == "yes" for row in rows)
-    shown = run("builds", "show", "shop-tests", "42", "-c", str(file))
+    shown = run_here("builds", "show", "shop-tests", "42", "-c", str(file))
     assert f"commit:      {commit}" in shown.stdout
     assert ours.fingerprint in shown.stdout
     assert shown.stdout.splitlines()[-1] == "counts:      yes"
     assert re.search(r"^time:        \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ$", shown.stdout, re.MULTILINE)
-    exported = run("builds", "export", "--commit", "1a2b3c4d", "-c", str(file))
+    exported = run_here("builds", "export", "--commit", "1a2b3c4d", "-c", str(file))
     assert sorted(exported.stdout.splitlines()) == sorted(write_results(lines[:2]).splitlines())
-    again = run("builds", "import", str(results), "--json", "-c", str(file))
+    again = run_here("builds", "import", str(results), "--json", "-c", str(file))
     assert [json.loads(line)["new"] for line in again.stdout.splitlines()] == [False] * 5
-    nothing = run("builds", "show", "shop-tests", "7", "-c", str(file))
+    nothing = run_here("builds", "show", "shop-tests", "7", "-c", str(file))
     assert (nothing.returncode, "no result of shop-tests 7 is known here" in nothing.stderr) == (2, True)
     node.signers.write_text("")
-    entries = json.loads(run("builds", "list", "--json", "-c", str(file)).stdout)
+    entries = json.loads(run_here("builds", "list", "--json", "-c", str(file)).stdout)
     assert {entry["objection"] for entry in entries} == {"its key is no longer trusted"}
-    shown = run("builds", "show", "shop-tests", "42", "-c", str(file))
+    shown = run_here("builds", "show", "shop-tests", "42", "-c", str(file))
     assert shown.stdout.splitlines()[-1] == "counts:      no: its key is no longer trusted"
 
 
@@ -102,10 +102,10 @@ def test_a_damaged_store_is_an_error_of_one_line(node: Node) -> None:
     store.write_bytes(b"nonsense" * 1000)
     store.chmod(0o640)
     for words in (("builds", "list"), ("builds", "export")):
-        done = run(*words, "-c", str(file))
+        done = run_here(*words, "-c", str(file))
         assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
         assert "move it away" in done.stderr
-    status = run("status", "-c", str(file))
+    status = run_here("status", "-c", str(file))
     assert status.returncode == 1
     assert "builds  cannot read the store of build results" in status.stdout
 
@@ -161,12 +161,12 @@ def test_a_deploy_carries_what_is_known_and_what_is_given(node: Node) -> None:
 
 def test_doctor_and_status_tell_of_gates(node: Node) -> None:
     file = settings_of(node)
-    done = run("doctor", "-c", str(file))
+    done = run_here("doctor", "-c", str(file))
     assert "ok      build gate: shop; 0 results are known" in done.stdout
-    shown = run("status", "-c", str(file))
+    shown = run_here("status", "-c", str(file))
     assert "shop  nothing is live, requires a build of shop-tests" in shown.stdout
     assert "builds  0 results" in shown.stdout
     node.signers.write_text("")
-    done = run("doctor", "-c", str(file))
+    done = run_here("doctor", "-c", str(file))
     assert done.returncode == 1
     assert "error   build gate: site shop requires builds that no trusted key may report: shop-tests" in done.stdout

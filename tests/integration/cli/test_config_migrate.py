@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli import run
+from tests.support.cli import run, run_here
 from tests.support.oldsettings import KEEPALIVE, STOMP_JENKINS
 
 
@@ -29,16 +29,16 @@ def test_the_result_is_accepted_by_config_check(old: Path, tmp_path: Path) -> No
     assert "jenkins-ulr: not a key of these settings (did you mean jenkins-url?)" in done.stderr
     assert "wrote " in done.stderr
     assert "gitpw" not in done.stderr
-    check = run("config", "check", "-c", str(new / "deploykit.toml"))
+    check = run_here("config", "check", "-c", str(new / "deploykit.toml"))
     assert check.returncode == 0, check.stderr
     assert "ok: node ci1" in check.stdout
-    again = run(*words, cwd=tmp_path)
+    again = run_here(*words, cwd=tmp_path)
     assert again.returncode == 2
     assert "--force" in again.stderr
 
 
 def test_without_a_file_the_settings_are_printed_and_secrets_are_not(old: Path) -> None:
-    done = run("config", "migrate", str(old))
+    done = run_here("config", "migrate", str(old))
     assert done.returncode == 0, done.stderr
     assert tomllib.loads(done.stdout)["broker"]["passcode_file"] == "/etc/deploykit/passcode"
     assert "broker.passcode_file: the secret is not printed" in done.stderr
@@ -46,7 +46,7 @@ def test_without_a_file_the_settings_are_printed_and_secrets_are_not(old: Path) 
 
 
 def test_programs_get_json(old: Path) -> None:
-    found = json.loads(run("config", "migrate", "--json", str(old)).stdout)
+    found = json.loads(run_here("config", "migrate", "--json", str(old)).stdout)
     assert tomllib.loads(found["settings"])["jenkins"]["jobs"][0]["job"] == "shop-tests"
     assert {"file": str(old), "key": "jenkins-ulr"} == {
         key: value for key, value in found["lost"][-1].items() if key != "why"
@@ -67,7 +67,7 @@ def test_what_cannot_be_read_ends_with_2(tmp_path: Path, text: str | None, says:
     file = tmp_path / "old\x1b.yaml"
     if text is not None:
         file.write_text(text)
-    done = run("config", "migrate", str(file))
+    done = run_here("config", "migrate", str(file))
     assert done.returncode == 2
     assert says in done.stderr
     assert "\x1b" not in done.stderr

@@ -19,7 +19,7 @@ from deploykit.errors import ConnectError, DeploykitError, PolicyRefused, UsageE
 from deploykit.fleet import discovery
 from deploykit.messages import AgentInstance, NodeDescribed, SiteOperation, SiteRelease, SiteState
 from deploykit.names import ObjectId, RefName, RepoName, SiteName
-from tests.support.cli import run
+from tests.support.cli import run_here
 from tests.support.responders import STRANGER, Reply, Responders, asker_settings, described
 
 START = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -248,8 +248,8 @@ def test_exclude_without_a_choice_is_no_question_to_this_node(config: Path) -> N
 
 def test_the_command_ends_with_its_code_and_one_line(config: Path, fleet: list[Reply]) -> None:
     fleet += [web("web1")]
-    done = run("nodes", "--config", str(config))
+    done = run_here("nodes", "--config", str(config))
     assert (done.returncode, done.stderr) == (0, "")
-    nobody = run("status", "--config", str(config), "--all", "--site", "wiki")
+    nobody = run_here("status", "--config", str(config), "--all", "--site", "wiki")
     assert nobody.returncode == 1
     assert nobody.stderr == "deploykit: no node has site wiki (1 answered)\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import attrs
@@ -201,16 +202,10 @@ def test_doctor_tries_each_login(broker: EmbeddedBroker) -> None:
 def two_users(rabbitmq: RabbitMQ, unique_name: str) -> Iterator[tuple[str, str]]:
     """Two users of RabbitMQ, each of whom may use its own queue alone."""
     names = (f"{unique_name}-1", f"{unique_name}-2")
-    for name in names:
-        pattern = f'<<"^({name}|amq.default)$">>'
-        rabbitmq.evaluate(f'rabbit_auth_backend_internal:add_user(<<"{name}">>, <<"pw-canary">>, <<"test">>)')
-        rabbitmq.evaluate(
-            f'rabbit_auth_backend_internal:set_permissions(<<"{name}">>, <<"/">>, {pattern}, {pattern}, {pattern}, '
-            '<<"test">>)'
-        )
-    yield names
-    for name in names:
-        rabbitmq.evaluate(f'rabbit_auth_backend_internal:delete_user(<<"{name}">>, <<"test">>)')
+    with ExitStack() as stack:
+        for name in names:
+            stack.enter_context(rabbitmq.user(name, "pw-canary", f"^({name}|amq.default)$"))
+        yield names
 
 
 @pytest.mark.rabbitmq

@@ -56,6 +56,14 @@ def test_settings_take_a_preset_by_name_and_single_topics_over_it() -> None:
     assert found.notices["git"] == "/topic/future.events.gitolite"
 
 
+def test_lines_of_one_kind_elsewhere_leave_those_of_the_others_where_they_are() -> None:
+    """The original's bot listens to each topic of the preset: a line sent elsewhere is seen by nobody."""
+    raw = b'node = "n"\nlegacy = true\n[topics.notices]\nmirror = "/topic/mine"\n'
+    assert parse_settings(raw).topics.notices == {**PRESETS["future"].notices, "mirror": "/topic/mine"}
+    own = raw.replace(b"legacy = true\n", b"")
+    assert parse_settings(own).topics.notices == {"mirror": "/topic/mine"}
+
+
 def test_in_a_mixed_fleet_the_originals_topics_are_meant_where_no_preset_is_named() -> None:
     assert parse_settings(b'node = "n"\nlegacy = true\n').topics == PRESETS["future"]
     found = parse_settings(b'node = "n"\nlegacy = true\n[topics]\nsource = "/topic/mine"\n').topics

@@ -15,6 +15,7 @@ from deploykit.config.migrate.model import MigrationDraft, OldFile
 from deploykit.config.migrate.render import render, render_hooks
 from deploykit.config.migrate.writing import acceptance_problems
 from deploykit.errors import UsageError
+from deploykit.messages.topics import PRESETS
 from tests.support.oldsettings import (
     KEEPALIVE,
     R10K,
@@ -43,10 +44,7 @@ def test_several_files_become_one(tmp_path: Path) -> None:
     assert len(made.repositories) == 10
     assert len(made.jenkins.jobs) == 3
     assert len(made.keepalive.destinations) == 2
-    assert made.topics.notices == {
-        "mirror": "/topic/future.events.stompgit",
-        "jenkins": "/topic/future.events.jenkins",
-    }
+    assert made.topics == PRESETS["future"]
 
 
 def test_where_two_files_say_otherwise_the_first_counts_and_the_other_is_listed(tmp_path: Path) -> None:
@@ -54,9 +52,19 @@ def test_where_two_files_say_otherwise_the_first_counts_and_the_other_is_listed(
     draft = drafted(STOMP_GIT, other)
     assert accepted(draft, tmp_path).topics.source == "/topic/future.git.commits"
     assert draft.secrets["broker", "passcode_file"] == "gitpw"
-    assert lost_keys(draft)["listen-topic"] == "another file says otherwise, and came first"
-    assert lost_keys(draft)["rserver"] == "another file says otherwise, and came first"
+    assert lost_keys(draft)["listen-topic"] == "topics.source: another file says otherwise, and came first"
+    why = [lost.why for lost in draft.lost if lost.key == "rserver"]
+    assert why == ["broker.passcode_file: another file says otherwise, and came first"]
     assert "pw" not in "".join(lost.why for lost in draft.lost)
+
+
+def test_no_topic_moves_when_legacy_is_taken_out(tmp_path: Path) -> None:
+    """Where it named no preset, what is in no old file would be sent where nobody listens."""
+    draft = drafted(STOMP_GIT)
+    with_it = accepted(draft, tmp_path)
+    draft.values["legacy",] = False
+    assert with_it.legacy
+    assert accepted(draft, tmp_path).topics == with_it.topics
 
 
 def test_the_same_said_twice_is_no_conflict() -> None:

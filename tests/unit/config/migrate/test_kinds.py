@@ -12,6 +12,7 @@ from deploykit.config.migrate.kinds import all_kinds
 from deploykit.config.migrate.model import MigrationDraft, OldFile
 from deploykit.config.migrate.render import render_hooks
 from deploykit.config.migrate.writing import write_draft
+from deploykit.messages.topics import PRESETS
 from deploykit.settings.hooks import HookSettings, load_hook_settings
 from tests.support.oldkinds import SAMPLES
 from tests.support.oldsettings import accepted, lost_keys, old_file
@@ -68,7 +69,7 @@ def test_protected_sites_keep_file_kind_and_topics(tmp_path: Path) -> None:
         "second-site": ("haproxy", "/etc/haproxy/second.access", "second.access"),
     }
     assert settings.topics.access == "/topic/future.access.stage"
-    assert settings.topics.notices == {"access": "/topic/future.events.stageaccess"}
+    assert settings.topics == PRESETS["future"]
     assert settings.legacy
     assert not settings.access.legacy
     assert "access.legacy" in " ".join(draft.warnings)
@@ -324,7 +325,11 @@ def test_hooks_of_the_repositories_get_a_settings_file_of_their_own(
     settings = hook_settings(draft, tmp_path)
     assert settings.legacy
     assert settings.topics.source == "/topic/future.git.commits"
-    assert settings.topics.notices == dict.fromkeys(kinds, f"/topic/{topic}")
+    future = PRESETS["future"]
+    assert settings.topics.notices == {**future.notices, **dict.fromkeys(kinds, f"/topic/{topic}")}
+    without = tmp_path / "without.toml"  # `legacy` goes at the end, and no topic with it
+    without.write_text(render_hooks(draft).replace("legacy = true", "legacy = false"))
+    assert load_hook_settings("", system_file=str(without)).topics == settings.topics
     assert accepted(draft, tmp_path).broker.login == "gituser"
 
 
@@ -339,7 +344,7 @@ def test_the_helper_of_builds_keeps_the_topics_that_were_in_its_source(tmp_path:
     topics = hook_settings(drafted("jenkins-helper"), tmp_path).topics
     assert topics.build_success == "/topic/future.jenkins.success"
     assert topics.build_failure == "/topic/future.jenkins.cake"
-    assert topics.notices == {"jenkins": "/topic/future.events.jenkins"}
+    assert topics.notices == PRESETS["future"].notices
 
 
 def test_the_intake_of_packages_keeps_its_directory_and_says_what_is_missing(tmp_path: Path) -> None:

@@ -152,8 +152,11 @@ def test_facts_that_are_none_are_refused(name: str, text: str, says: str) -> Non
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot read .*none.yaml"):
         read_old_file(tmp_path / "none.yaml")
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=r"Is a directory .give the files in it"):
         read_old_file(tmp_path)
+    (tmp_path / "deploykit.toml").write_text('node = "web1"\n')
+    with pytest.raises(UsageError, match=r"no old settings are TOML .give the old files"):
+        read_old_file(tmp_path / "deploykit.toml")
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UsageError, match="holds no settings"):
         read_old_file(tmp_path / "pipe")  # nobody writes to it: read as empty, and not waited for
@@ -198,3 +201,9 @@ def test_a_file_in_one_line_is_yaml() -> None:
     assert old_file('{"a": "x", "b": [1, true]}\n').data == {"a": "x", "b": [1, True]}
     with pytest.raises(UsageError, match=r"line 1: .*write login: in place of :login:"):
         old_file("{:login: x}\n")
+
+
+def test_lines_may_begin_with_tabs_and_quotes_are_noted() -> None:
+    file = parse_old_file(b"\ta\t=\tb c\r\n# d\n  e = 'f'\n", Path("server.cfg"))
+    assert file.data == {"a": "b c", "e": "'f'"}
+    assert file.notes == ("line 3: the quotes are a part of the value",)
