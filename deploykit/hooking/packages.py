@@ -77,7 +77,7 @@ def parse_control(text: str) -> Control | None:
     Returns None if one is missing, too long, or not allowed by Debian's policy (5.6): they go to other programs and
     into messages.
     """
-    fields = dict(line.partition(": ")[::2] for line in text.splitlines())
+    fields = dict(line.partition(": ")[::2] for line in text.split("\n"))
     found = Control(*(fields.get(name, "").strip() for name in ("Package", "Version", "Architecture")))
     if max(map(len, found)) > 255:  # cut, it would be the name of something else
         return None

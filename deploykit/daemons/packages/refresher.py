@@ -17,7 +17,8 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -120,7 +121,7 @@ class PackageRefresher:
 
     @property
     def busy(self) -> str:
-        """The read that runs now; empty for none."""
+        """The read, or the question to the package manager, that runs now; empty for none."""
         return self._busy
 
     # -- its thread ----------------------------------------------------------------------------------------------------
@@ -185,8 +186,9 @@ class PackageRefresher:
         """Let the sources be read for what is of interest; the rest is done."""
         names = tuple(dict.fromkeys(ticket.package.name for ticket in gathered))
         try:
-            self._own = self._own or self._manager.architecture()
-            held = self._manager.installed(names)
+            with self._doing("the package manager, which is being asked"):
+                self._own = self._own or self._manager.architecture()
+                held = self._manager.installed(names)
         except PackageError as error:
             if not self._unasked:
                 _log.error("announcements wait: %s", error)
@@ -205,14 +207,13 @@ class PackageRefresher:
             ticket.done = True
 
     def _read(self, source: str, stop: threading.Event) -> None:
-        self._busy = f"source {source}, which is being read"
+        settings = self._settings.sources[source]
         try:
-            read = self._manager.read_source(source, self._settings.sources[source], deadline=self._settings.deadline)
+            with self._doing(f"source {source}, which is being read"):
+                read = self._manager.read_source(source, settings, deadline=self._settings.deadline)
         except Exception as error:  # noqa: BLE001 -- a defect in reading one source must not keep the others from it
             _log.exception("source %s", source)
             read = SourceRead(outcome="failed", detail=f"{type(error).__name__}; see the log of the packages daemon")
-        finally:
-            self._busy = ""
         if stop.is_set() and read.outcome != "read":
             _log.info("source %s: %s: left to the next start", source, read.detail or read.outcome)
             return
@@ -220,6 +221,15 @@ class PackageRefresher:
         self._note(source, read)
         self._drain()  # what came meanwhile opens its window after this read
         self._schedule.ended(read, time.monotonic(), self._chance())
+
+    @contextmanager
+    def _doing(self, what: str) -> Iterator[None]:
+        """Let `busy` say what runs: a service manager gives the end more time while something does."""
+        self._busy = what
+        try:
+            yield
+        finally:
+            self._busy = ""
 
     def _note(self, source: str, read: SourceRead) -> None:
         if read.outcome == "read":
@@ -239,7 +249,8 @@ class PackageRefresher:
             return
         problem, versions = "", dict[str, PackageVersions]()
         try:
-            versions |= self._manager.versions(tuple(dict.fromkeys(each.item.package.name for each in settled)))
+            with self._doing("the package manager, which is being asked"):
+                versions |= self._manager.versions(tuple(dict.fromkeys(each.item.package.name for each in settled)))
         except PackageError as error:
             problem = str(error)
         pairs = [(each.item.package, _in_order(each.ends, each.item.sources)) for each in settled]

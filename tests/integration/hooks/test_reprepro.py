@@ -320,6 +320,7 @@ def test_legacy_bodies_are_the_originals(world: World) -> None:
         ("Package: --help\nVersion: 1\nArchitecture: all\n", None),
         ("Package: a\nVersion: 1 2\nArchitecture: all\n", None),
         ("Package: a\nVersion: 1\x1b[2J\nArchitecture: all\n", None),
+        ("Package: a\nVersion: 1\nArchitecture: all\x0bPackage: b\n", None),  # only a line feed ends a line
         ("", None),
         ("nonsense", None),
         (f"Package: a\nVersion: {'1' * 255}\nArchitecture: all\n", ("a", "1" * 255, "all")),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -13,6 +13,7 @@ from deploykit.broker.server import EmbeddedBroker
 from deploykit.bus import Bus
 from deploykit.daemons.packages.announcements import MOST_BYTES
 from deploykit.daemons.packages.daemon import PackagesDaemon, forget, packages_lock
+from deploykit.daemons.packages.ports import PackageVersions
 from deploykit.daemons.service.metrics import Metrics
 from deploykit.errors import LockBusy, SettingsError
 from deploykit.messages import Notice, new_id
@@ -20,7 +21,7 @@ from deploykit.settings import OutboxSettings, PackageSourceSettings, PackagesSe
 from deploykit.wire import Frame, encode
 from deploykit.wire.codec import ID_HEADER
 from tests.brokers.rabbitmq import RabbitMQ
-from tests.support.packagesworld import PackagesWorld
+from tests.support.packagesworld import DirectoryManager, PackagesWorld
 from tests.support.wait import wait_until
 
 
@@ -165,6 +166,20 @@ def test_a_source_that_goes_on_failing_is_reported_and_stands_in_the_status(worl
         assert not daemon.blocking
         assert world.report_on(world.announce()).outcome == "refreshed"
         assert not daemon.problems
+
+
+def test_while_the_package_manager_is_asked_the_end_has_a_reason_to_wait(world: PackagesWorld) -> None:
+    seen: list[str] = []
+
+    class Watching(DirectoryManager):
+        def installed(self, names: Sequence[str]) -> Mapping[str, PackageVersions]:
+            seen.append(daemon.busy)
+            return super().installed(names)
+
+    with world.daemon(Watching(world.directory)) as daemon:
+        world.report_on(world.announce())
+    assert seen == ["the package manager, which is being asked"] * 2
+    assert daemon.busy == ""
 
 
 def test_a_lock_is_waited_for(world: PackagesWorld) -> None:
