@@ -1,8 +1,8 @@
 """How the original's programs reached the brokers -> `[broker]`.
 
 Three forms: `stompconnector` (the map of the Ruby gem), `rserver` with `stomp-options`, and the hosts that keepalive
-names by number. Times are seconds in all of them. The gem ignored options whose capitals it did not know; they count
-here, because they were meant.
+names by number. Times are seconds; in `stomp-options` milliseconds where seconds make no sense. The gem ignored options
+whose capitals it did not know; they count here, because they were meant.
 """
 
 from __future__ import annotations
@@ -215,11 +215,29 @@ def put_options(table: OldTable, query: str | None) -> bool | None:
         full = table.full(f"{key}.{name}")
         if name.lower() == "randomize" and value.lower() in ("true", "false"):
             randomize = value.lower() == "true"
-        elif not new or name.lower() == "randomize":
+        elif name.lower() == "randomize":
+            table.draft.lose(table.file, full, "expected true or false")
+        elif not new:
             table.draft.lose(table.file, full, note)
         else:
-            _put_seconds(table.file, table.draft, full, new, value)
+            _put_seconds(table.file, table.draft, full, new, _in_seconds(table, full, new, name, value))
     return randomize
+
+
+def _in_seconds(table: OldTable, full: str, new: str, name: str, value: str) -> object:
+    """Return a time of a query in seconds, by the rules of an address; as it is where it is none."""
+    try:
+        address = parse_address(f"stomp://h?{name}={quote(value)}")
+        seconds = getattr(address, new.partition(".")[2])
+    except AddressError:
+        return value
+    if seconds is None:
+        return value
+    if seconds != float(value):
+        table.draft.warn(
+            f"{table.file.path}: {full} is taken for milliseconds, as the gem took it: {seconds:g} seconds"
+        )
+    return seconds
 
 
 def _put_seconds(file: OldFile, draft: MigrationDraft, full: str, new: str, value: object) -> None:

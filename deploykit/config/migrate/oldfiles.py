@@ -122,7 +122,7 @@ def parse_old_file(raw: bytes, path: Path, *, mode: int | None = None) -> OldFil
 def _parse(text: str, path: Path, notes: list[str]) -> object:
     suffix = path.suffix.lower()
     if suffix in (".txt", ".cfg") or _looks_like_facts(text):
-        return _facts(text, path)
+        return _facts(text, path, notes)
     if suffix != ".json":
         return _parse_yaml(text, path, notes)  # also JSON by another name, which is YAML
     try:
@@ -137,7 +137,7 @@ def _parse(text: str, path: Path, notes: list[str]) -> object:
 def _lines(text: str) -> Iterator[tuple[int, str]]:
     """Yield each line that says something, with its number."""
     for number, raw in enumerate(text.split("\n"), 1):
-        line = raw.strip(" \r")
+        line = raw.strip(" \t\r")
         if line and not line.startswith("#"):
             yield number, line
 
@@ -152,7 +152,7 @@ def _looks_like_facts(text: str) -> bool:
     return some
 
 
-def _facts(text: str, path: Path) -> dict[str, object]:
+def _facts(text: str, path: Path, notes: list[str]) -> dict[str, object]:
     found: dict[str, object] = {}
     for number, line in _lines(text):
         match = _FACT(line)
@@ -160,7 +160,9 @@ def _facts(text: str, path: Path) -> dict[str, object]:
             _refuse(path, number, "not a line of the form name=value")
         if match[1] in found:
             _refuse(path, number, f"{match[1][:60]!a} is given twice")
-        found[match[1]] = match[2].strip()
+        found[match[1]] = value = match[2].strip()
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+            notes.append(f"line {number}: the quotes are a part of the value")
     if len(found) > MAX_OLD_VALUES:
         raise UsageError(f"{path} holds more than {MAX_OLD_VALUES} values")
     return found

@@ -201,3 +201,9 @@ def test_a_file_in_one_line_is_yaml() -> None:
     assert old_file('{"a": "x", "b": [1, true]}\n').data == {"a": "x", "b": [1, True]}
     with pytest.raises(UsageError, match=r"line 1: .*write login: in place of :login:"):
         old_file("{:login: x}\n")
+
+
+def test_lines_may_begin_with_tabs_and_quotes_are_noted() -> None:
+    file = parse_old_file(b"\ta\t=\tb c\r\n# d\n  e = 'f'\n", Path("server.cfg"))
+    assert file.data == {"a": "b c", "e": "'f'"}
+    assert file.notes == ("line 3: the quotes are a part of the value",)

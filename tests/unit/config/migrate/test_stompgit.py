@@ -143,3 +143,11 @@ def test_the_order_of_brokers_is_kept_whichever_file_names_it() -> None:
     draft = drafted(ordered, random)
     assert "randomize=false" in str(draft.values["broker", "address"])
     assert lost_keys(draft)["stompserver1.randomize"] == "another file says otherwise, and came first"
+
+
+def test_times_that_make_sense_in_milliseconds_alone_are_taken_so(tmp_path: Path) -> None:
+    options = "stomp-options: initialReconnectDelay=10&maxReconnectDelay=30000&timeout=5000\n"
+    draft = drafted(f"rserver: stomp://h:1\n{options}listen-topic: a.b\nrepo-list: {{}}\n")
+    broker = accepted(draft, tmp_path).broker
+    assert (broker.backoff_initial, broker.backoff_max, broker.connect_timeout) == (0.01, 30.0, 5.0)
+    assert sum("is taken for milliseconds" in warning for warning in draft.warnings) == 3
