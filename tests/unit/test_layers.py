@@ -10,6 +10,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -77,10 +78,11 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
 }
 
 
-def imports_of(source: str, *, lazy: bool = False) -> set[str]:
+@cache
+def imports_of(source: str, *, lazy: bool = False) -> frozenset[str]:
     """Every module a file imports, wherever in the file, as dotted names; with `lazy` not those of TYPE_CHECKING."""
     found: set[str] = set()
-    for node in walk(ast.parse(source), lazy=lazy):
+    for node in statements(ast.parse(source), lazy=lazy):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -89,16 +91,19 @@ def imports_of(source: str, *, lazy: bool = False) -> set[str]:
                 found |= {f"{node.module}.{alias.name}" for alias in node.names}
             elif node.module:
                 found.add(node.module)
-    return found
+    return frozenset(found)
 
 
-def walk(tree: ast.AST, *, lazy: bool) -> Iterator[ast.AST]:
-    """Every node; with `lazy` without what stands under `if TYPE_CHECKING`."""
-    for node in ast.iter_child_nodes(tree):
+def statements(tree: ast.Module, *, lazy: bool) -> Iterator[ast.AST]:
+    """Every statement, however deep; with `lazy` without what stands under `if TYPE_CHECKING`."""
+    todo: list[ast.AST] = [tree]
+    while todo:
+        node = todo.pop()
         if lazy and isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             continue
         yield node
-        yield from walk(node, lazy=lazy)
+        for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+            todo += getattr(node, field, ())
 
 
 def room_of(module: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -63,9 +64,8 @@ def problems(source: str) -> Iterator[str]:
             for problem in docstring_problems(ast.get_docstring(node) or "..."):
                 yield f"{getattr(node, 'lineno', 1)}: {problem}"
         for name in names_of(node):
-            for part in (part.lower() for part in _PARTS.findall(name)):
-                if part in NAMES:
-                    yield f"{getattr(node, 'lineno', 1)}: the name {name}: use {NAMES[part]}"
+            for better in better_for(name):
+                yield f"{getattr(node, 'lineno', 1)}: the name {name}: use {better}"
 
 
 def docstring_problems(text: str) -> Iterator[str]:
@@ -82,8 +82,23 @@ def docstring_problems(text: str) -> Iterator[str]:
             yield f"a docstring has {hit[0]!r}: write {better!r}"
 
 
+#: What may give a name; a match of each node would cost more than all else.
+_NAMING: Final = (
+    *(ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.arg, ast.Name, ast.Attribute, ast.alias),
+    *(ast.ExceptHandler, ast.MatchAs, ast.MatchStar),
+)
+
+
+@cache
+def better_for(name: str) -> tuple[str, ...]:
+    """What to use in place of the parts of a name that are not plain."""
+    return tuple(NAMES[part] for part in map(str.lower, _PARTS.findall(name)) if part in NAMES)
+
+
 def names_of(node: ast.AST) -> list[str]:
     """The names that a node gives: to a function, a class, an argument, a variable, an attribute, an import."""
+    if not isinstance(node, _NAMING):
+        return []
     match node:
         case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
             return [name]
