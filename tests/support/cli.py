@@ -55,7 +55,7 @@ def run_here(*words: str, cwd: Path | None = None) -> subprocess.CompletedProces
         except SystemExit as end:
             code = end.code
     assert isinstance(code, int)
-    said, complained = (one.buffer.getvalue().decode() for one in (out, err))  # type: ignore[attr-defined]  # a BytesIO
+    said, complained = (one.buffer.getvalue().decode() for one in (out, err))
     return subprocess.CompletedProcess(words, code, said, complained)
 
 

@@ -30,7 +30,7 @@ from deploykit.daemons.packages.aptoutput import (
     parse_installed,
 )
 from deploykit.daemons.packages.ports import PackageVersions, SourceRead
-from deploykit.daemons.packages.program import ProgramResult, missing_program, run_program, shown
+from deploykit.daemons.packages.program import ProgramResult, lines_of, missing_program, run_program, shown
 from deploykit.errors import PackageError
 from deploykit.settings.packages import PackageSourceSettings
 
@@ -133,7 +133,7 @@ class AptManager:
         """
         result = run_program(words, environment=self._environment, enough=True)
         if result.code not in fine or not result.whole:
-            lines = result.errors.splitlines()
+            lines = lines_of(result.errors)
             why = apt_reason(lines) or shown(next(iter(lines), ""))
             raise PackageError(f"{words[0]} {result.how}{': ' * bool(why)}{why}", "run it by hand, as root")
         return result

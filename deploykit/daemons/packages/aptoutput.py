@@ -3,6 +3,8 @@
 Rules:
 
 * What is not understood is an error, never a guess: a version or an architecture that cannot be one is refused.
+* A repository may have a package with a version that dpkg would refuse: apt shows it as its candidate. That is none,
+  and keeps nothing back that is known of other packages.
 * apt exits 0 where it has read nothing: a file that is gone, empty or switched off. So a source counts as read only if
   apt reports an answer of it (`Get:`, `Hit:`).
 * apt reports an unreachable source as a warning and exits 0, unless `APT::Update::Error-Mode=any` is known to it (2.1.9
@@ -16,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from deploykit.daemons.packages.ports import PackageVersions, SourceRead
-from deploykit.daemons.packages.program import ProgramResult, shown
+from deploykit.daemons.packages.program import ProgramResult, lines_of, shown
 from deploykit.errors import PackageError
 
 #: What `dpkg-query -W -f` prints of a package, a line each.
@@ -26,7 +28,7 @@ _VERSION: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+~:-]{0,254}").fullmatch
 _ARCHITECTURE: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}").fullmatch
 _ANSWERED: Final = re.compile(r"^(?:Get|Hit):\d+ ", re.MULTILINE)
 _UNREACHABLE: Final = "W: Failed to fetch "
-_CANDIDATE: Final = re.compile(r"^  Candidate: (.*)$", re.MULTILINE)
+_CANDIDATE: Final = re.compile(r"^  Candidate: (.+)$", re.MULTILINE)
 _LOCKED: Final = "E: Could not get lock "
 #: Lines that only repeat that there was another one.
 _NO_REASON: Final = ("E: Some index files failed to download", "E: The list of sources could not be read")
@@ -46,7 +48,7 @@ def judge_update(result: ProgramResult, file: str) -> SourceRead:
     """
     if result.code is None:
         return SourceRead(outcome="failed", detail="apt-get was killed at its deadline")
-    lines = result.errors.splitlines()
+    lines = lines_of(result.errors)
     for line in lines:
         if line.startswith(_LOCKED):
             return SourceRead(outcome="locked", detail=shown(line.removeprefix("E: ")))
@@ -92,7 +94,7 @@ def parse_installed(output: str, native: str) -> Mapping[str, PackageVersions]:
         PackageError: a line is none of dpkg's.
     """
     found: dict[str, list[tuple[str, str]]] = {}
-    for line in output.splitlines():
+    for line in lines_of(output):
         status, _, rest = line.partition("|")
         fields = rest.split("|")
         if len(fields) != 3 or not 2 <= len(status) <= 3:
@@ -135,7 +137,7 @@ def parse_candidates(output: str, asked: Sequence[tuple[str, str]]) -> Mapping[s
             no architecture, have no architecture in their heads.
 
     Raises:
-        PackageError: a paragraph has no candidate, or one that cannot be a version.
+        PackageError: a paragraph has no candidate.
     """
     heads = dict[str, str]()
     for head, body in _paragraphs(output):
@@ -151,18 +153,13 @@ def _candidate(head: str, body: str) -> str:
     match = _CANDIDATE.search(body)
     if match is None:
         raise _not_understood("apt-cache", head)
-    version = match[1]
-    if version == "(none)":
-        return ""
-    if not _VERSION(version):
-        raise _not_understood("apt-cache", version)
-    return version
+    return match[1] if _VERSION(match[1]) else ""  # else `(none)`, or what dpkg would refuse
 
 
 def _paragraphs(output: str) -> Iterator[tuple[str, str]]:
     """Yield heads with the indented lines below them."""
     head, body = "", list[str]()
-    for line in output.splitlines():
+    for line in lines_of(output):
         if line.startswith(" "):
             body.append(line)
             continue

@@ -22,7 +22,7 @@ from typing import Final
 import attrs
 
 from deploykit.daemons.packages.ports import PackageVersions, SourceRead
-from deploykit.daemons.packages.program import ProgramResult, missing_program, run_program, shown
+from deploykit.daemons.packages.program import ProgramResult, lines_of, missing_program, run_program, shown
 from deploykit.errors import PackageError
 from deploykit.settings.packages import PackageSourceSettings
 
@@ -80,7 +80,7 @@ class DnfManager:
         found: dict[str, PackageVersions] = {}
         for some in _batches(asked):
             result = self._run(["rpm", "-q", "--qf", _RPM_FORMAT, "--", *some])
-            lines = [line for line in result.output.splitlines() if not _NOT_INSTALLED(line)]
+            lines = [line for line in lines_of(result.output) if not _NOT_INSTALLED(line)]
             if "error:" in result.errors:
                 raise _failed("rpm", result)
             found.update(_by_name(_parse("rpm", lines), self.architecture()))
@@ -125,7 +125,7 @@ class DnfManager:
             result = self._run(["dnf", "-q", *options, *some])
             if result.code != 0:
                 raise _failed("dnf", result)
-            for name, version, architecture in _parse("dnf", result.output.splitlines()):
+            for name, version, architecture in _parse("dnf", lines_of(result.output)):
                 newest.setdefault(name, {})[architecture] = version
         return {
             name: attrs.evolve(found, candidate=self._candidate(found, newest.get(name, {})))
@@ -188,7 +188,7 @@ def _by_name(copies: Sequence[tuple[str, str, str]], own: str) -> Mapping[str, P
 
 
 def _reason(result: ProgramResult) -> str:
-    return shown("; ".join(" ".join(line.split()) for line in result.errors.splitlines()[-4:] if line.strip()))
+    return shown("; ".join(" ".join(line.split()) for line in lines_of(result.errors)[-4:] if line.strip()))
 
 
 def _not_understood(program: str, line: str) -> PackageError:

@@ -186,6 +186,15 @@ class _Pipe:
         return self._kept.decode("utf-8", "replace")
 
 
+def lines_of(text: str) -> list[str]:
+    r"""Return the lines of an output. Only a line feed ends one: a repository's words may hold others of Unicode's.
+
+    >>> lines_of("one\x0bstill\n\ntwo\n")
+    ['one\x0bstill', '', 'two']
+    """
+    return text.removesuffix("\n").split("\n") if text else []
+
+
 def shown(text: str, limit: int = 300) -> str:
     """Return a program's words for a log or a message: one line, without credentials in addresses.
 
@@ -195,4 +204,4 @@ def shown(text: str, limit: int = 300) -> str:
     return one_line(_QUERY.sub(r"\1***", _USER.sub("***@", text)), limit)
 
 
-__all__ = ["QUESTION_SECONDS", "ProgramResult", "missing_program", "run_program", "shown"]
+__all__ = ["QUESTION_SECONDS", "ProgramResult", "lines_of", "missing_program", "run_program", "shown"]

@@ -13,7 +13,7 @@ import pytest
 from deploykit.audit import AuditLog
 from deploykit.broker.server import EmbeddedBroker
 from deploykit.names import ObjectId, SiteName
-from tests.support.cli import command, run
+from tests.support.cli import command, run_here
 from tests.support.node import Node, write_settings
 
 
@@ -40,7 +40,7 @@ def test_threat_40_who_asked_for_what_and_what_was_decided(node: Node) -> None:
             assert node.report_on(bad).outcome == "refused"
         finally:
             agent.send_signal(signal.SIGTERM)
-    shown = run("audit", "show", "-c", str(config), "--json")
+    shown = run_here("audit", "show", "-c", str(config), "--json")
     assert shown.returncode == 0, shown.stderr
     found = [(r["decision"], r["action"], r["target"], r["request"]) for r in json.loads(shown.stdout)]
     assert found == [
@@ -50,13 +50,13 @@ def test_threat_40_who_asked_for_what_and_what_was_decided(node: Node) -> None:
         ("allowed", "deploy", "blog", bad.id),
         ("denied", "deploy.result", "blog", bad.id),
     ]
-    denied = run("audit", "show", "-c", str(config), "--decision", "denied", "--site", "blog", "--last", "1")
+    denied = run_here("audit", "show", "-c", str(config), "--decision", "denied", "--site", "blog", "--last", "1")
     assert "has no site blog" in denied.stdout
     assert denied.stdout.count("\n") == 1
-    assert run("audit", "verify", "-c", str(config)).returncode == 0
-    noted = run("audit", "show", "-c", str(config), "--head").stdout.strip()
+    assert run_here("audit", "verify", "-c", str(config)).returncode == 0
+    noted = run_here("audit", "show", "-c", str(config), "--head").stdout.strip()
     assert noted.startswith("5:")
-    assert run("audit", "verify", "-c", str(config), "--head", noted).returncode == 0
+    assert run_here("audit", "verify", "-c", str(config), "--head", noted).returncode == 0
 
 
 def test_verify_names_file_line_and_what_is_wrong(tmp_path: Path) -> None:
@@ -64,18 +64,18 @@ def test_verify_names_file_line_and_what_is_wrong(tmp_path: Path) -> None:
     for n in range(3):
         log.record(actor="eve\x1b[31m", action="deploy", target="shop", decision="denied", reason=f"{n}\nforged")
     file = ("--file", str(log.path))
-    shown = run("audit", "show", *file)
+    shown = run_here("audit", "show", *file)
     assert len(shown.stdout.splitlines()) == 3
     assert "\x1b" not in shown.stdout
     assert "\\x1b[31m" in shown.stdout
     log.path.write_bytes(log.path.read_bytes().replace(b"1\\nforged", b"1\\nForged"))
-    faulty = run("audit", "verify", *file)
+    faulty = run_here("audit", "verify", *file)
     assert faulty.returncode == 1
     assert faulty.stderr.startswith("audit.log, line 2: it does not match its own hash")
-    report = json.loads(run("audit", "verify", *file, "--json").stdout)
+    report = json.loads(run_here("audit", "verify", *file, "--json").stdout)
     assert (report["whole"], report["records"], report["fault"]["line"]) == (False, 1, 2)
-    assert run("audit", "show", *file, "--head").returncode == 1
-    assert "line 2" in run("audit", "show", *file).stderr
+    assert run_here("audit", "show", *file, "--head").returncode == 1
+    assert "line 2" in run_here("audit", "show", *file).stderr
 
 
 @pytest.mark.parametrize(
@@ -89,6 +89,6 @@ def test_verify_names_file_line_and_what_is_wrong(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_input_is_named(tmp_path: Path, words: tuple[str, ...], says: str, code: int) -> None:
-    done = run("audit", *words, cwd=tmp_path)
+    done = run_here("audit", *words, cwd=tmp_path)
     assert (done.returncode, "Traceback" in done.stderr) == (code, False)
     assert says in done.stderr

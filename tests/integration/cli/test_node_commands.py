@@ -18,7 +18,7 @@ from deploykit.daemons.jenkins.rules import BuildRules, event_key
 from deploykit.outbox import Outbox
 from deploykit.wire import encode
 from tests.support.buildorders import jenkins, job, push
-from tests.support.cli import command, run
+from tests.support.cli import command, run, run_here
 from tests.support.node import Node
 from tests.support.wait import wait_until
 
@@ -60,15 +60,15 @@ def test_config_show_never_shows_a_secret(tmp_path: Path, form: tuple[str, ...],
         '[sites.shop]\npath = "/srv/shop"\nrepo = "shop"\n'
         'release = { environment = { TOKEN = "canary" }, health_url = "http://u:canary@127.0.0.1/" }\n'
     )
-    shown = run("config", "show", *form, "-c", str(file))
+    shown = run_here("config", "show", *form, "-c", str(file))
     assert shown.returncode == 0, shown.stderr
     assert "git.example.org/shop.git" in shown.stdout
     assert "canary" not in shown.stdout + shown.stderr
-    checked = run("config", "check", "-c", str(file))
+    checked = run_here("config", "check", "-c", str(file))
     assert checked.returncode == 0, checked.stderr
     assert "canary" not in checked.stdout
     file.write_text(file.read_text().replace("ada@git", "ada:canary@git"))
-    refused = run("config", "check", "-c", str(file))
+    refused = run_here("config", "check", "-c", str(file))
     assert refused.returncode == 2
     assert "a password does not belong into an address" in refused.stderr
     assert "canary" not in refused.stdout + refused.stderr
@@ -83,7 +83,7 @@ def test_config_show_is_written_for_people_and_json_for_scripts(tmp_path: Path) 
         '[[jenkins.jobs]]\nrepo = "shop"\njob = "tests"\nparameters = { KIND = "all" }\n'
         '[[jenkins.jobs]]\nrepo = "shop"\njob = "docs"\n'
     )
-    lines = run("config", "show", "-c", str(file)).stdout.splitlines()
+    lines = run_here("config", "show", "-c", str(file)).stdout.splitlines()
     for line in (
         'trust.grants[0].types = ["deploy.requested"]',
         "jenkins.jobs[0].job = tests",
@@ -95,7 +95,7 @@ def test_config_show_is_written_for_people_and_json_for_scripts(tmp_path: Path) 
         "broker.heartbeat = 10",
     ):
         assert line in lines
-    shown = json.loads(run("config", "show", "--json", "-c", str(file)).stdout)
+    shown = json.loads(run_here("config", "show", "--json", "-c", str(file)).stdout)
     assert [job["parameters"] for job in shown["jenkins"]["jobs"]] == [{"KIND": "all"}, {}]
 
 
@@ -103,7 +103,7 @@ def test_config_check_warns_of_scripts_that_their_owner_could_rewrite_and_is_con
     file = tmp_path / "x.toml"
     site = '[sites.shop]\npath = "/srv/shop"\nrepo = "shop"\nrelease = { owner = "nobody:nogroup" }\n'
     file.write_text(f'[repositories.shop]\nurl = "https://git.example.org/shop.git"\n{site}')
-    checked = run("config", "check", "-c", str(file))
+    checked = run_here("config", "check", "-c", str(file))
     assert checked.returncode == 0, checked.stderr
     assert checked.stdout.startswith("ok: ")
     assert "warning: sites.shop.release.run_as: releases with scripts are refused: " in checked.stderr
@@ -111,7 +111,7 @@ def test_config_check_warns_of_scripts_that_their_owner_could_rewrite_and_is_con
 
 
 def test_status_tells_what_a_new_node_holds_and_changes_nothing(node: Node) -> None:
-    done = run("status", "-c", str(settings_file(node)))
+    done = run_here("status", "-c", str(settings_file(node)))
     assert done.returncode == 0, done.stderr
     assert "shop  0 refs" in done.stdout
     assert "nothing is live" in done.stdout
@@ -126,7 +126,7 @@ def test_status_tells_refs_and_the_live_release(node: Node) -> None:
         node.send(request)
         report = node.report_on(request)
         wait_until(lambda: next(Outbox(node.root / "spool").pending(), None) is None, "the receipts", 60)
-    found = json.loads(run("status", "--json", "-c", str(settings_file(node))).stdout)
+    found = json.loads(run_here("status", "--json", "-c", str(settings_file(node))).stdout)
     assert found["sites"] == [{"site": "shop", "current": report.release, "path": str(node.site)}]
     assert found["mirrors"][0]["refs"] == 2
     assert found["outbox"][0]["waiting"] == 0
@@ -136,7 +136,7 @@ def test_status_tells_of_builds_that_wait_and_that_were_refused(node: Node) -> N
     more = '[jenkins.servers.ci]\nurl = "https://ci.example.org/"\n[[jenkins.jobs]]\nrepo = "shop"\njob = "tests"\n'
     file = settings_file(node, more=more)
     path = node.root / "state" / "jenkins.sqlite"
-    fresh = run("status", "-c", str(file))
+    fresh = run_here("status", "-c", str(file))
     assert (fresh.returncode, f"  jenkins no build waits  {path}" in fresh.stdout) == (0, True)
     assert not path.exists()
     rules = BuildRules(jenkins(job()))
@@ -145,17 +145,17 @@ def test_status_tells_of_builds_that_wait_and_that_were_refused(node: Node) -> N
             builds = rules.plan(message, event_key(message, legacy=False)).builds
             queue.add(builds, encode(message), "/topic/x", 1000.0)
         queue.reported(builds[0].key, "refused")
-    done = run("status", "-c", str(file))
+    done = run_here("status", "-c", str(file))
     assert f"  jenkins 1 waiting for ci, 1 refused (see `deploykit jenkins list`)  {path}" in done.stdout
     assert done.returncode == 0
     path.chmod(0o666)
-    assert run("status", "-c", str(file)).returncode == 1
+    assert run_here("status", "-c", str(file)).returncode == 1
 
 
 def test_status_names_what_it_cannot_read_and_tells_the_rest(node: Node) -> None:
     (node.root / "spool").mkdir(mode=0o777)
     (node.root / "spool").chmod(0o777)
-    done = run("status", "-c", str(settings_file(node)))
+    done = run_here("status", "-c", str(settings_file(node)))
     assert done.returncode == 1
     assert "too open" in done.stdout
     assert "nothing is live" in done.stdout

@@ -19,7 +19,7 @@ from deploykit.outbox import Outbox
 from deploykit.outbox.relay import Relay
 from deploykit.testing.fakes import FakeBus
 from deploykit.wire.frame import Frame
-from tests.support.cli import command, run
+from tests.support.cli import command, run, run_here
 
 TOPIC = "/topic/a"
 
@@ -53,7 +53,7 @@ def bury(outbox: Outbox, *texts: str) -> list[str]:
 
 
 def cli(outbox: Outbox, *words: str) -> subprocess.CompletedProcess[str]:
-    return run("outbox", words[0], "--spool", outbox.path, *words[1:])
+    return run_here("outbox", words[0], "--spool", outbox.path, *words[1:])
 
 
 def test_list_shows_what_waits_in_order_as_lines_and_as_json(outbox: Outbox) -> None:
@@ -163,7 +163,7 @@ def test_a_wrong_id_is_one_clear_line_and_changes_nothing(
 
 
 def test_a_missing_spool_is_not_made_by_looking_at_it(tmp_path: Path) -> None:
-    done = run("outbox", "list", "--spool", str(tmp_path / "nowhere"))
+    done = run_here("outbox", "list", "--spool", str(tmp_path / "nowhere"))
     assert done.returncode == 1
     assert "cannot open spool" in done.stderr
     assert not (tmp_path / "nowhere").exists()
@@ -228,4 +228,4 @@ def test_relay_with_a_wrong_passcode_is_one_clear_line(outbox: Outbox, config: P
 
 def test_the_command_line_loads_for_help_without_a_spool() -> None:
     for words in (["outbox", "--help"], ["relay", "--help"], *(["outbox", w, "-h"] for w in ("list", "drop"))):
-        assert "Example" in run(*words).stdout, sys.argv
+        assert "Example" in run_here(*words).stdout, sys.argv

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from deploykit.cli.release_output import DeployDisplay
 from deploykit.release import StepRecord
-from tests.support.cli import command, run
+from tests.support.cli import command, run, run_here
 from tests.support.gitrepo import contents
 from tests.support.releasing import Shop, script
 
@@ -39,28 +39,28 @@ def test_deploy_list_show_rollback_verify_pin(shop: Shop) -> None:
     assert "    evil \\x1b[2J" in done.stdout.splitlines(), "a script cannot speak to the terminal"
     assert done.stdout.splitlines()[-1] == f"success {shop.live().name}"
     assert _deploy(shop, "v2").returncode == 0
-    listed = run("release", "list", str(shop.path)).stdout.splitlines()
+    listed = run_here("release", "list", str(shop.path)).stdout.splitlines()
     assert listed[0].split() == ["release", "tag", "commit", "when", "by", "status"]
     assert [line.split()[0] for line in listed[1:]] == ["1", "*"]
-    found = json.loads(run("release", "list", str(shop.path), "--json").stdout)
+    found = json.loads(run_here("release", "list", str(shop.path), "--json").stdout)
     assert [(r["tag"], r["current"], r["status"]) for r in found] == [("v1", False, "good"), ("v2", True, "good")]
-    shown = run("release", "show", str(shop.path), "v1").stdout
+    shown = run_here("release", "show", str(shop.path), "v1").stdout
     assert "      hello from pre-deploy" in shown.splitlines()
     assert "\x1b" not in shown
-    assert json.loads(run("release", "show", str(shop.path), "--json").stdout)["tag"] == "v2"
-    assert run("release", "verify", str(shop.path)).stdout == "as deployed\n"
+    assert json.loads(run_here("release", "show", str(shop.path), "--json").stdout)["tag"] == "v2"
+    assert run_here("release", "verify", str(shop.path)).stdout == "as deployed\n"
     (shop.path / "current" / "a").write_text("edited")
-    edited = run("release", "verify", str(shop.path))
+    edited = run_here("release", "verify", str(shop.path))
     assert (edited.returncode, edited.stdout) == (1, "modified a\n1 difference\n")
-    assert json.loads(run("release", "verify", str(shop.path), "--json").stdout)["modified"] == ["a"]
+    assert json.loads(run_here("release", "verify", str(shop.path), "--json").stdout)["modified"] == ["a"]
     assert run("release", "rollback", str(shop.path), "--dry-run").stdout.startswith("instant: ")
     assert run("release", "rollback", str(shop.path)).returncode == 0
     assert shop.read("a") == "1"
     again = run("release", "rollback", str(shop.path))
     assert again.returncode == 1
     assert "no earlier good release" in again.stderr
-    assert run("release", "pin", str(shop.path), "v1").stdout.endswith("is pinned\n")
-    assert "good, pinned" in run("release", "list", str(shop.path)).stdout
+    assert run_here("release", "pin", str(shop.path), "v1").stdout.endswith("is pinned\n")
+    assert "good, pinned" in run_here("release", "list", str(shop.path)).stdout
 
 
 def test_a_dry_run_touches_nothing(shop: Shop) -> None:
@@ -134,7 +134,7 @@ def test_an_empty_site_directory_is_never_the_working_directory(shop: Shop, tmp_
     ],
 )
 def test_a_site_that_is_not_there_is_said_so_and_not_made(tmp_path: Path, words: tuple[str, ...]) -> None:
-    done = run("release", words[0], str(tmp_path / "typo"), *words[1:])
+    done = run_here("release", words[0], str(tmp_path / "typo"), *words[1:])
     assert done.returncode == 1
     assert f"there is no site at {tmp_path}/typo" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from deploykit.broker.server import EmbeddedBroker
-from tests.support.cli import run
+from tests.support.cli import run, run_here
 
 
 def refused(done: subprocess.CompletedProcess[str], code: int, *says: str, lines: int = 1) -> None:
@@ -120,31 +119,20 @@ def test_a_time_that_nobody_can_wait_for_is_wrong_usage(tmp_path: Path, time: st
         ("mirror", "sync", "https://git.example.org/shop.git", "mirror", "--deadline", time),
         ("relay", "--deadline", time),
     ):
-        refused(run(*words, cwd=tmp_path), 2, f"Invalid value for '{words[-2]}'", time)
+        refused(run_here(*words, cwd=tmp_path), 2, f"Invalid value for '{words[-2]}'", time)
 
 
 def test_an_unknown_command_or_option_is_wrong_usage(tmp_path: Path) -> None:
     for words in (("frobnicate",), ("watch", "--frobnicate")):
-        done = run(*words, cwd=tmp_path)
+        done = run_here(*words, cwd=tmp_path)
         refused(done, 2, "frobnicate", "--help")
 
 
 def test_every_command_has_help_with_an_example(tmp_path: Path) -> None:
     from deploykit.cli import COMMANDS
 
-    failed: list[str] = []
-
-    def check(name: str) -> None:
-        done = run(name, "--help", cwd=tmp_path)
-        if done.returncode != 0 or "Example" not in done.stdout:
-            failed.append(name)
-
-    threads = [threading.Thread(target=check, args=(name,)) for name in COMMANDS]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failed == []
+    asked = {name: run_here(name, "--help", cwd=tmp_path) for name in COMMANDS}
+    assert [name for name, done in asked.items() if done.returncode != 0 or "Example" not in done.stdout] == []
 
 
 def test_a_demo_on_a_broker_that_is_not_there_says_so(tmp_path: Path) -> None:

@@ -55,9 +55,14 @@ def test_nodes_are_found_without_a_list(bus: Bus, deploykit_broker: EmbeddedBrok
     heard: list[NodeName] = []
     began = time.monotonic()
     found = answered(
-        bus, deploykit_broker, described("web2"), described("web1"), on_node=lambda node: heard.append(node.node)
+        bus,
+        deploykit_broker,
+        described("web2"),
+        described("web1"),
+        on_node=lambda node: heard.append(node.node),
+        timeout=60.0,
     )
-    assert time.monotonic() - began < 9  # half a second of silence ends it, not the time limit
+    assert time.monotonic() - began < 50  # half a second of silence ends it, not the time limit
     assert list(found.nodes) == [WEB1, WEB2]
     assert heard == [WEB2, WEB1]
     assert (found.silent, found.unexpected, found.doubts, found.twins) == ((), (), {}, {})

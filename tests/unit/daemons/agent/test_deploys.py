@@ -61,7 +61,7 @@ class FakeDeployer(SiteDeployer):
         self.deployed.append(request.id)
         self.resumed.append(resumed)
         self.on_deploy()
-        assert self.go_on.wait(10)
+        assert self.go_on.wait(60)
         return DeployResult(outcome=self.outcome, detail="planned", again=self.again)
 
 

@@ -132,10 +132,26 @@ def test_candidates() -> None:
     assert parse_candidates("", [("hello", "")]) == {"hello": ""}
 
 
-@pytest.mark.parametrize("body", ["", "  Installed: 1\n", "  Candidate: 1 2\n", "  Candidate: \n", " Candidate: 1\n"])
+@pytest.mark.parametrize("body", ["", "  Installed: 1\n", "  Candidate: \n", " Candidate: 1\n"])
 def test_a_candidate_that_is_none(body: str) -> None:
     with pytest.raises(PackageError, match="apt-cache printed what is not understood"):
         parse_candidates(f"hello:\n{body}", [("hello", "")])
+
+
+@pytest.mark.parametrize("version", ["1_2", "1 2", "-1", "1%2", "\u00e91", "v" * 300, "1;id", "1\x1b[2J"], ids=ascii)
+def test_a_repository_with_a_version_that_dpkg_refuses_hides_no_other_package(version: str) -> None:
+    odd = f"odd:\n  Installed: (none)\n  Candidate: {version}\n"
+    found = parse_candidates(odd + _POLICY, [("odd", ""), ("hello", "")])
+    assert found == {"odd": "", "hello": "1:1.0~rc1-1"}
+
+
+@pytest.mark.parametrize("end", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\r"], ids=ascii)
+def test_a_repository_ends_no_line(end: str) -> None:
+    """Of what Python takes for the ends of lines, apt's are line feeds; the others are a repository's words."""
+    odd = f"odd:\n  Installed: (none)\n  Candidate: 1{end}hello:{end}  Candidate: 666\n"
+    assert parse_candidates(odd + _POLICY, [("hello", "")]) == {"hello": "1:1.0~rc1-1"}
+    errors = f"E: Failed to fetch http://example.org/  404  Not{end}E: {_HELD}\n"
+    assert judge_update(ProgramResult(code=100, errors=errors), "x.list").outcome == "failed"
 
 
 def test_a_name_is_asked_for_as_a_name() -> None:
