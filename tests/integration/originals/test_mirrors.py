@@ -18,6 +18,7 @@ from tests.brokers.server import BrokerServer
 from tests.support.forges import ForgedChange
 from tests.support.mixedfleet import MixedFleet
 from tests.support.node import NodeAgent, Origin, git
+from tests.support.oldsettings import accepted, drafted
 from tests.support.originals.publishers import ZEROS, OriginalCrash, git_post_receive, keepalive, webhook
 from tests.support.originals.readers import OldEventbot
 from tests.support.originals.updater import OldRepository, OldUpdater, clone
@@ -141,6 +142,40 @@ def test_the_originals_git_hook_moves_our_agent_in_all_six_modes(fleet: MixedFle
     git("push", "--quiet", "origin", ":topic", cwd=origin.work)
     with our_agent(in_all_modes(fleet, origin)):
         wait_until(lambda: not (fleet.root / "ours/puppetmaster/topic").exists(), "the comparison at the start")
+
+
+@pytest.mark.rabbitmq
+def test_converted_settings_of_the_updater_keep_what_it_kept(tmp_path: Path, rabbitmq: BrokerServer) -> None:
+    """Each mode, from real clones: the origins are read from them, and the original's hook moves what comes out."""
+    fleet = MixedFleet(tmp_path, rabbitmq)
+    origin = begun(fleet)
+    modes, clones = ("normal", *SHOWN, "dangerous"), tmp_path / "clones"
+    clones.mkdir()
+    lines = [
+        f"listen-topic: {fleet.old.prefix}.git.commits\nreport-topic: {fleet.old.prefix}.events.stompgit\nrepo-list:"
+    ]
+    for mode in modes:
+        target = "" if mode in ("normal", "dangerous") else f", target: {tmp_path}/ours/{mode}"
+        more = ", branch: topic" if mode == "branch" else ""
+        lines.append(f"  {mode}: {{repo: {clone(origin.path, clones / mode)}, mode: {mode}{target}{more}}}")
+    made = accepted(drafted("\n".join(lines) + "\n"), tmp_path)
+    (clones / "dangerous").rename(clones / "before")  # as the converter and `config check` say
+    topics = attrs.evolve(fleet.topics, source=made.topics.source, notices=made.topics.notices)
+    settings = attrs.evolve(fleet.settings, repositories=made.repositories, topics=topics, legacy=made.legacy)
+    with our_agent(settings), OldEventbot(fleet.old) as bot:
+        all_show(tmp_path / "ours", master="old", topic="old")
+        head = committed(origin, "topic", "work", tag="v1")
+        pushed = {"topic": head, "master": committed(origin, "master", "new")}
+        refs = {**{f"refs/heads/{name}": commit for name, commit in pushed.items()}, "refs/tags/v1": head}
+        for mode in modes:
+            git_post_receive(
+                fleet.old, mode, origin.path, "".join(f"{ZEROS} {new} {ref}\n" for ref, new in refs.items())
+            )
+        all_show(tmp_path / "ours", master="new", topic="work", v1="work")
+        holds(clones / "dangerous/index.html", "new")
+        mirror = fleet.settings.state / "mirrors/normal.git"
+        wait_until(lambda: git("rev-parse", "refs/heads/topic", cwd=mirror) == head, "the mirror alone")
+        wait_until(lambda: any(name == "stompgit" for name, _ in bot.lines), "a line for people")
 
 
 def test_our_hook_moves_the_originals_updater_in_all_six_modes(fleet: MixedFleet) -> None:
