@@ -82,7 +82,11 @@ class Collector:
         return [delivery.body.decode() for delivery in self.deliveries]
 
     def wait(self, count: int, timeout: float = 30.0) -> list[Delivery]:
-        wait_until(lambda: len(self) >= count, f"{count} deliveries, got {len(self)}", timeout)
+        try:
+            wait_until(lambda: len(self) >= count, f"{count} deliveries", timeout)
+        except AssertionError as error:
+            error.add_note(f"there are {len(self)}")
+            raise
         return self.deliveries
 
 

@@ -331,6 +331,7 @@ def test_two_brokers_and_the_first_one_dies(
     with running(settings(address), on_event=events) as bus:
         bus.subscribe(f"/queue/{unique_name}", collector)
         bus.publish(f"/queue/{unique_name}", text("one"))
+        collector.wait(1)  # it may be confirmed before it is delivered, and would go down with its broker
         rabbit.kill9()
         bus.publish(f"/queue/{unique_name}", text("two"), timeout=60)
         collector.wait(2)

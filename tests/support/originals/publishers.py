@@ -119,7 +119,7 @@ def webhook(bus: OldBus, payload: Mapping[str, Any], *, with_json: bool = False)
 
 
 def jenkins_helper(bus: OldBus, option: str, env: Mapping[str, str]) -> None:
-    """Tell how a build goes: `-b` begun, `-p` passed, `-c` cake. A begun one goes to a topic without a name. [seen]"""
+    """Announce how a build goes: `-b` begun, `-p` passed, `-c` cake. A begun one goes to a topic without a name. [seen]"""
     verb, status, where = {
         "-b": ("Begin", "Start job", "/topic/"),
         "-p": ("Complete", "Success", "jenkins.success"),
@@ -133,7 +133,7 @@ def jenkins_helper(bus: OldBus, option: str, env: Mapping[str, str]) -> None:
 
 
 def reprepro_cron(bus: OldBus, file: str, distribution: str, output: str = "Exporting indices...\n") -> None:
-    """Tell of a package, also where reprepro has failed; the distribution is in the human line only."""
+    """Announce a package, also where reprepro has failed; the distribution is in the human line only."""
     inspected = json.dumps(output)  # one line of Ruby's inspect: line ends as two characters
     bus.tell("package.updates", f"package: {file}\n{inspected}", f"Package update: [{file}]")
     bus.human("repository", f"Package {file} / {distribution} added to repository.")
