@@ -119,7 +119,7 @@ def webhook(bus: OldBus, payload: Mapping[str, Any], *, with_json: bool = False)
 
 
 def jenkins_helper(bus: OldBus, option: str, env: Mapping[str, str]) -> None:
-    """Announce how a build goes: `-b` begun, `-p` passed, `-c` cake. A begun one goes to a topic without a name. [seen]"""
+    """Announce a build: `-b` begun, `-p` passed, `-c` cake. A begun one goes to a topic without a name. [seen]"""
     verb, status, where = {
         "-b": ("Begin", "Start job", "/topic/"),
         "-p": ("Complete", "Success", "jenkins.success"),
