@@ -20,7 +20,7 @@ def fail(code, text):
     sys.exit(code)
 if (state / "lock").exists():
     if options.get("exit_on_lock") != "1":
-        time.sleep(600)
+        time.sleep(600)  # a tool that hangs
     fail(200, "Metadata already locked by 4711\\nError: Failed to obtain the lock")
 repos = sorted(path.name for path in (state / "repos").iterdir())
 enabled = set(repos)
@@ -37,7 +37,7 @@ if "makecache" in words:
         repo = state / "repos" / name
         if (repo / "slow").exists():
             (state / "asleep").touch()
-            time.sleep(600)
+            time.sleep(600)  # a tool that hangs
         if (repo / "gone").exists():
             text = f"Failed to download metadata for repo '{{name}}': http://user:secret@{{name}}.example/ timed out"
             if options.get(f"{{name}}.skip_if_unavailable") == "0":

@@ -117,7 +117,7 @@ def _check(text: str) -> None:
 
 def _without_re2() -> bool:
     try:
-        import re2  # noqa: F401
+        import re2  # noqa: F401 -- only whether it is there
     except ImportError:
         return True
     return False

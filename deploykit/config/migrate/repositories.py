@@ -147,7 +147,7 @@ def _settings(checkout: Mapping[str, object]) -> CheckoutSettings:
     names = {field.name for field in attrs.fields(CheckoutSettings)} & {"mode", "branch", "nested", "prefix"}
     found = {key: value for key, value in checkout.items() if key in names}
     target = checkout.get("target")
-    return CheckoutSettings(**found, target=Path(str(target)) if target is not None else None)  # type: ignore[arg-type]
+    return CheckoutSettings(**found, target=Path(str(target)) if target is not None else None)  # type: ignore[arg-type]  # `found` has texts of known fields
 
 
 def _apart(url: str) -> tuple[str, str]:
