@@ -21,7 +21,8 @@ Rules:
   `allow_missed` are a failure, and so is a sweep that found no point at all.
 * Threads and peers change the order of calls from run to run, so a run may die at another call than the one recorded
   as its Nth. The trace says which; the point is then tried again, and a kind of call (names without numbers) that was
-  recorded and at which no run died counts as missed too.
+  recorded and at which no run died counts as missed too. An error that met no call on `roots` at all, or one that only
+  reads, is no full disk's: nothing is judged by it.
 * The recorded run compiles the Python modules that it finds uncompiled; a run that did is made again, so that no later
   one opens other files than the recorded one did. The others write no compiled module.
 * A command may have children. Killing one of those is a point of its own kind (`child_killed`): the command lives.
@@ -61,6 +62,7 @@ from tests.support.straceparse import (
     call_made,
     compiles,
     draw,
+    meant,
     points_in,
 )
 
@@ -91,9 +93,9 @@ _TRIES = (0, 0, 1, -1, 2, -2, 3)
 class Run:
     """What one run came to.
 
-    `killed`: the command died of SIGKILL. `child_killed`: only a child of it did. `injected`: an error was injected.
-    `returncode` is the command's (negative: the signal). `point` is None for a run that nothing was done to. `kind` is
-    the call it was really disturbed at.
+    `killed`: the command died of SIGKILL. `child_killed`: only a child of it did. `injected`: an error was injected
+    at a point. `returncode` is the command's (negative: the signal). `point` is None for a run that nothing was done
+    to. `kind` is the call it was really disturbed at.
     """
 
     point: Point | None
@@ -260,7 +262,7 @@ class _Lab:
             stderr=run.stderr,
             killed=killed and bool(_KILLED.search(trace)),
             child_killed=not killed and bool(_KILLED.search(trace)),
-            injected="(INJECTED)" in trace,
+            injected=meant(trace, self.roots),
             kind=call_made(trace, point),
         )
 

@@ -28,6 +28,7 @@ NEEDS_SPACE = (*_OPENING, *_WRITING, *(c for c in _NAMING if not c.startswith(("
 NEEDS_DISK = ("fsync", "fdatasync", "sync_file_range")
 
 CALL = re.compile(r"^(?P<pid>\d+)\s+(?P<call>[a-z_0-9]+)\((?P<args>.*)$")
+_RESUMED = re.compile(r"^(?P<pid>\d+)\s+<\.\.\. (?P<call>[a-z_0-9]+) resumed>")
 _SOCKET = re.compile(r"^\d+<(socket|TCP|TCPv6|UNIX)\b")
 _RESULT = re.compile(r"\)\s+= .*$| <unfinished .*$")
 _FAILED = re.compile(r"\)\s+= -1 E[A-Z]+ [^=]*$")
@@ -75,6 +76,31 @@ def call_made(trace: str, point: Point) -> str:
             if "(INJECTED)" in line:
                 return found
     return found
+
+
+def meant(trace: str, roots: Sequence[str]) -> bool:
+    """Whether the first error that strace injected met a call that is a point: no disk is too full to be read.
+
+    Calls are counted whatever file they name, and a thread may have opened one more or less than in the recording:
+    the error then meets what a real one never would, such as a module that is imported late.
+
+    >>> meant('7 openat(AT_FDCWD</r>, "/r/a", O_WRONLY|O_CREAT) = -1 ENOSPC (No space) (INJECTED)', ["/r"])
+    True
+    >>> meant('7 openat(AT_FDCWD</w>, "/lib/_ctypes.so", O_RDONLY) = -1 ENOSPC (No space) (INJECTED)', ["/r"])
+    False
+    """
+    begun: dict[str, str] = {}
+    for line in trace.splitlines():
+        if (match := CALL.match(line)) is not None:
+            call, begun[match["pid"]] = match["call"], match["args"]
+        elif (resumed := _RESUMED.match(line)) is not None:
+            call = resumed["call"]
+        else:
+            continue
+        if "(INJECTED)" in line:
+            args = begun.get(line.split(maxsplit=1)[0], "")
+            return _changes(call, _RESULT.sub("", args), roots, network=False)
+    return False
 
 
 def points_in(trace: str, roots: Sequence[str], *, network: bool) -> list[Point]:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.killsweep import Run, error_sweep, kill_sweep, sample_size
 from tests.support.processes import wait_gone
-from tests.support.straceparse import Point, draw, points_in
+from tests.support.straceparse import Point, draw, meant, points_in
 
 WHOLE = "x" * 100
 
@@ -129,6 +129,37 @@ def test_an_error_sweep_injects_the_error_and_lets_the_command_live(place: Place
     report = error_sweep(careful(place.target), roots=[place.root], prepare=place.prepare, check=check, sample=99)
     assert [p.call for p in report.hit] == ["openat", "write", "rename"]
     assert seen == [1, 1, 1]
+
+
+def test_an_error_at_a_call_that_no_full_disk_makes_fail_is_not_judged(place: Place, tmp_path: Path) -> None:
+    """A thread may open one file more than in the recording; the error then meets a module, or nothing."""
+    # Each run but the recorded one reads a file first, so that the number of the call that creates is another's.
+    mark = tmp_path / "mark"
+    code = (
+        f"if os.path.exists('{mark}'):\n os.close(os.open('{mark}', os.O_RDONLY))\n"
+        f"else:\n os.mkdir('{mark}')\n"
+        f"os.close(os.open('{place.target}', os.O_WRONLY | os.O_CREAT))"
+    )
+    met: list[Run] = []
+
+    def check(run: Run) -> None:
+        met.append(run)
+        assert not run.injected or str(place.target) in run.stderr, "an error where there can be none"
+
+    sweep = {"roots": [place.root], "prepare": place.prepare, "check": check, "calls": ("openat",), "sample": 99}
+    report = error_sweep(writer(code), **sweep)  # type: ignore[arg-type]
+    assert [run.injected for run in met] == [False, True], "the undisturbed run, and the one try that met the call"
+    assert not report.missed
+
+
+def test_an_injected_error_is_known_by_its_call_where_strace_writes_it_in_two_lines() -> None:
+    created = '8 openat(AT_FDCWD</root>, "a", O_WRONLY|O_CREAT, 0600 <unfinished ...>'
+    read = '8 openat(AT_FDCWD</lib>, "m.so", O_RDONLY <unfinished ...>'
+    other = '7 openat(AT_FDCWD</root>, "b", O_WRONLY|O_CREAT, 0600) = 4'
+    failed = "8 <... openat resumed>) = -1 ENOSPC (No space left on device) (INJECTED)"
+    assert meant("\n".join([created, other, failed]), ["/root"])
+    assert not meant("\n".join([read, other, failed]), ["/root"])
+    assert not meant("\n".join([created, other]), ["/root"])
 
 
 def test_modules_that_are_not_compiled_yet_shift_no_point(place: Place, tmp_path: Path) -> None:
