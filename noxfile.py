@@ -59,7 +59,7 @@ def run_tests(session: nox.Session, *options: str) -> None:
     }
     workers = os.environ.get("DEPLOYKIT_TEST_WORKERS", "4")  # the tests wait more than they compute
     session.run(
-        "python", "-m", "pytest", "--import-mode=importlib", "-n", workers, "--dist=loadgroup",
+        "python", "-m", "pytest", "--import-mode=importlib", "-n", workers,
         *options, *session.posargs, env=env,
     )  # fmt: skip
 

@@ -8,11 +8,17 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import signal
+from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import settings
 
 import deploykit
 from tests.support.needs import in_ci
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = ["tests.brokers.fixtures", "tests.support.hookfixtures"]
 
@@ -35,3 +41,19 @@ def pytest_configure() -> None:
     for module in pkgutil.walk_packages(deploykit.__path__, "deploykit."):
         if module.name != "deploykit.__main__":
             importlib.import_module(module.name)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Let each file of `tests/integration` run in one process, and every other test wherever there is room.
+
+    They share what is dear to start: browsers, brokers, fleets. Markers of xdist (`xdist_group`) have no effect here:
+    its release 3.8 does not know how pytest 9.2 names a test.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+        def _split_scope(self, nodeid: str) -> str:
+            return nodeid.partition("::")[0] if nodeid.startswith("tests/integration/") else nodeid
+
+    return ByFile(config, log)

@@ -86,11 +86,9 @@ def new_real_broker(request: pytest.FixtureRequest) -> Callable[..., BrokerServe
 
 @pytest.fixture(
     scope="module",
-    # One worker gets all tests with one of these. Where groups have no effect (xdist 3.8 with pytest 9.2), each worker
-    # starts its own.
     params=[
-        pytest.param("rabbitmq", marks=[pytest.mark.rabbitmq, pytest.mark.xdist_group("breakable-rabbitmq")]),
-        pytest.param("activemq", marks=[pytest.mark.activemq, pytest.mark.xdist_group("breakable-activemq")]),
+        pytest.param("rabbitmq", marks=pytest.mark.rabbitmq),
+        pytest.param("activemq", marks=pytest.mark.activemq),
     ],
 )
 def breakable_broker_of_module(request: pytest.FixtureRequest) -> Iterator[BrokerServer]:

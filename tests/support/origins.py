@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -26,6 +25,7 @@ from tests.brokers.certs import Authority
 from tests.brokers.process import PortLease, current_run
 from tests.brokers.reaper import MARK_VARIABLE
 from tests.support.needs import needs, needs_file
+from tests.support.ports import listens
 
 _ENV = {
     "GIT_CONFIG_NOSYSTEM": "1",
@@ -295,10 +295,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port: int | None, home: 
     while time.monotonic() < end:
         if process.poll() is not None:
             break
-        if port is None and any(home.glob("*.sock")):
+        if any(map(listens, home.glob("*.sock") if port is None else [("127.0.0.1", port)])):
             return
-        if port is not None:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                return
         time.sleep(0.02)
     raise AssertionError(f"{process.args!r} did not come up: {log.read_text(errors='replace')[-2000:]}")

@@ -86,10 +86,10 @@ class EventFeed:
         if self.status != 200:
             return PlainTextResponse(status_code=self.status)
         reader: queue.SimpleQueue[LiveEvent | None] = queue.SimpleQueue()
+        self.readers.append(reader)  # before the headers: a page is "live" from then on
+        self.ever += 1
 
         async def blocks() -> AsyncIterator[bytes]:
-            self.readers.append(reader)
-            self.ever += 1
             try:
                 yield b"retry: 200\n\n"
                 while self.open and not await request.is_disconnected():

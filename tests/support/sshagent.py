@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from tests.support.needs import needs
+from tests.support.ports import listens
 from tests.support.wait import wait_until
 
 
@@ -24,7 +25,7 @@ class SshAgent:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        wait_until(self.socket.exists, "the agent's socket")
+        wait_until(lambda: listens(self.socket), "the agent listens")
 
     @property
     def environment(self) -> dict[str, str]:
@@ -40,7 +41,7 @@ class SshAgent:
         self._ssh_add("-D")
 
     def end(self) -> None:
-        """End it: its socket answers no more."""
+        """End it: its socket listens no more."""
         self._process.kill()
         self._process.wait(10)
 

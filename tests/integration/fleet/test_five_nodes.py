@@ -18,7 +18,7 @@ from tests.support.fivenodes.world import FiveNodes
 from tests.support.needs import other_clock
 from tests.support.wait import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("five-nodes")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 ALL = ("web1", "web2", "web3", "web4", "web5")
 

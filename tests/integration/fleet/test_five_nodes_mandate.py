@@ -20,7 +20,7 @@ from tests.support.fivenodes.stages import Hit, play
 from tests.support.fivenodes.world import FiveNodes
 from tests.support.wait import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("five-mandate")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 APPROVERS = ("ann@fleet", "bob@fleet")
 ALL = ("web1", "web2", "web3", "web4", "web5")

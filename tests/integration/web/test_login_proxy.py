@@ -20,6 +20,7 @@ from deploykit.web.listener import SharedListener
 from deploykit.web.server import WebServer
 from tests.support.loginworld import login_world
 from tests.support.needs import needs
+from tests.support.ports import listens
 from tests.support.wait import wait_until
 
 ANN = ("ann", "correct horse")
@@ -108,7 +109,7 @@ def nginx_and_console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Behi
         (root / "nginx.conf").write_text(CONF.format(root=root, user=user, upstream=f"127.0.0.1:{port}"))
         process = subprocess.Popen([nginx, "-c", root / "nginx.conf", "-e", root / "error.log", "-p", root])
         try:
-            wait_until((root / "nginx.sock").exists, "nginx to listen")
+            wait_until(lambda: listens(root / "nginx.sock"), "nginx to listen")
             yield Behind(nginx=root / "nginx.sock", direct=port, served=served)
         finally:
             process.terminate()

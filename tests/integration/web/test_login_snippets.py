@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from deploykit.web.listener import SharedListener
 from deploykit.web.server import WebServer
 from tests.support.loginworld import login_world
 from tests.support.needs import needs, needs_file
-from tests.support.ports import free_port
+from tests.support.ports import free_port, listens
 from tests.support.wait import wait_until
 
 PAGE = (Path(__file__).parents[3] / "docs" / "console-login.md").read_text()
@@ -85,7 +84,7 @@ def front(kind: str, root: Path) -> Iterator[httpx.Client]:
         program, conf = needs("nginx", package="nginx-light"), root / "nginx.conf"
         conf.write_text(NGINX.format(root=root, snippet=shown, user="user root;" if as_root else ""))
         command: list[str | Path] = [program, "-c", conf, "-e", root / "error.log", "-p", root]
-        address: str | tuple[str, int] = str(root / "front.sock")
+        address: Path | tuple[str, int] = root / "front.sock"
         transport, base = httpx.HTTPTransport(uds=str(address)), "http://localhost"
     else:
         program, conf, port = needs("apache2", package="apache2"), root / "apache.conf", free_port()
@@ -99,12 +98,6 @@ def front(kind: str, root: Path) -> Iterator[httpx.Client]:
     with running(*command), httpx.Client(transport=transport, base_url=base) as client:
         wait_until(lambda: listens(address), f"{kind} to listen", 20)
         yield client
-
-
-def listens(address: str | tuple[str, int]) -> bool:
-    """Return whether somebody listens at a path or a port."""
-    with socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET) as tried:
-        return tried.connect_ex(address) == 0
 
 
 @pytest.fixture

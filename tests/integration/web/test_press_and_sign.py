@@ -31,7 +31,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.rabbitmq,
     pytest.mark.timeout(600),
-    pytest.mark.xdist_group("press-and-sign"),
 ]
 
 PEOPLE = {"ann": "ann@fleet", "bob": "bob@fleet"}
