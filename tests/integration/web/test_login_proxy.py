@@ -13,7 +13,7 @@ import attrs
 import bcrypt
 import httpx
 import pytest
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deploykit.settings.service import parse_listen_address
 from deploykit.web.listener import SharedListener
@@ -63,32 +63,49 @@ class Behind:
     served: list[tuple[str, str]]
 
     def raw(self, data: bytes, *, through: bool = True) -> bytes:
-        """Return all that is answered to bytes, until the connection ends or is idle."""
+        """Return all that is answered to bytes: a whole answer, and what follows it until the connection is idle."""
         kind = socket.AF_UNIX if through else socket.AF_INET
         with closing(socket.socket(kind)) as connection:
-            connection.settimeout(0.4)
+            connection.settimeout(60)
             connection.connect(str(self.nginx) if through else ("127.0.0.1", self.direct))
             connection.sendall(data)
             got = b""
             try:
                 while piece := connection.recv(65536):
                     got += piece
+                    if is_whole(got):
+                        connection.settimeout(0.4)  # more must not come, or is not looked at
             except (TimeoutError, ConnectionError):
-                pass  # kept open, or refused hard: what came is what counts
+                assert is_whole(got), got  # then kept open, or refused hard: what came is what counts
         return got
 
     def client(self) -> httpx.Client:
         """Return a client that is ann at the proxy."""
-        return httpx.Client(transport=httpx.HTTPTransport(uds=str(self.nginx)), base_url="http://localhost", auth=ANN)
+        return httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(self.nginx)), base_url="http://localhost", auth=ANN, timeout=60
+        )
+
+
+def is_whole(answer: bytes) -> bool:
+    """Whether bytes begin with a whole answer, as far as its own lengths say."""
+    head, blank, body = answer.partition(b"\r\n\r\n")
+    fields = head.lower().split(b"\r\n")[1:]
+    if b"transfer-encoding: chunked" in fields:
+        return body.endswith(b"0\r\n\r\n")
+    length = next((int(field.partition(b":")[2]) for field in fields if field.startswith(b"content-length:")), 0)
+    return bool(blank) and len(body) >= length
 
 
 def watched(app: ASGIApp, served: list[tuple[str, str]]) -> ASGIApp:
-    """Return the application, whose answered requests are written down with their viewer."""
+    """Return the application, whose answered requests are written down with their viewer: before who asks hears it."""
 
     async def watching(scope: Scope, receive: Receive, send: Send) -> None:
-        await app(scope, receive, send)
-        if scope["type"] == "http" and scope["state"]["viewer"].name:
-            served.append((scope["state"]["viewer"].name, scope["path"]))
+        async def noting(message: Message) -> None:
+            if message["type"] == "http.response.start" and scope["state"]["viewer"].name:
+                served.append((scope["state"]["viewer"].name, scope["path"]))
+            await send(message)
+
+        await app(scope, receive, noting)
 
     return watching
 
@@ -113,7 +130,7 @@ def nginx_and_console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Behi
             yield Behind(nginx=root / "nginx.sock", direct=port, served=served)
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(60)
 
 
 @pytest.fixture
