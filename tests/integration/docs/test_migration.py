@@ -171,7 +171,7 @@ def sources(log: Path, count: int) -> list[str]:
     """Wait until `watch --json` has shown so many messages; return who sent them."""
 
     def lines() -> list[str]:
-        return log.read_text().splitlines()[1:]
+        return log.read_text().rpartition("\n")[0].splitlines()[1:]  # whole ones: the last may be under way
 
     wait_until(lambda: len(lines()) >= count, f"{count} messages in {lines()}")
     return [str(json.loads(line)["message"]["source"]) for line in lines()]

@@ -198,7 +198,9 @@ def test_a_flood_of_lines_is_cut_and_the_failure_in_it_is_not(world: World) -> N
     assert all(text.startswith(("flood ", "rollout ")) for text in texts)
 
 
-def test_a_push_and_its_notice_are_one_line(world: World) -> None:
+def test_a_push_and_its_notice_are_one_line(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The notice waits for its push longer than a busy machine takes from one to the other.
+    monkeypatch.setattr("deploykit.daemons.notify.waiting.PAIR_WAIT", 30.0)
     slack = world.receiver()
     push = RefUpdated(repo=parse_repo_name("shop"), ref=TAG, old=ZERO_ID, new=COMMIT, correlation_id="c-1")
     with NotifyService(world.settings(ops=world.channel("slack", slack))) as service:
@@ -212,7 +214,9 @@ def test_a_push_and_its_notice_are_one_line(world: World) -> None:
 
 
 def test_what_waits_outlasts_a_reload_and_nothing_is_sent_twice(world: World) -> None:
-    hook, metrics = world.receiver(answers=[Reply(status=503)] * 1), Metrics()
+    # The next attempt is far off: else it may come before the first service has ended.
+    away = Reply(status=503, headers={"Retry-After": "3000"})
+    hook, metrics = world.receiver(answers=[away]), Metrics()
     settings = world.settings(ops=world.channel("webhook", hook))
     message = fresh(proposal)
     with NotifyService(settings, metrics=metrics) as service:

@@ -15,7 +15,7 @@ import pytest
 
 from deploykit.daemons.notify.irc import IrcChannel
 from deploykit.daemons.notify.letters import NotifyLetter
-from deploykit.daemons.notify.ports import SENT
+from deploykit.daemons.notify.ports import SENT, SendOutcome
 from deploykit.daemons.notify.sending import ChannelSender
 from deploykit.settings.notify import ChannelSettings
 from tests.brokers.certs import Authority
@@ -127,11 +127,16 @@ def test_after_a_kick_the_next_line_joins_again(irc: Ngircd, settings: ChannelSe
 
 
 def test_a_server_that_goes_away_loses_nothing(tmp_path: Path) -> None:
-    server, ending = Ngircd(), threading.Event()
+    server, ending, sends = Ngircd(), threading.Event(), threading.Lock()
     settings = ChannelSettings(kind="irc", url=f"irc://127.0.0.1:{server.port}/#ops", events=("approval",))
-    sender = ChannelSender(
-        "ops", settings, IrcChannel("ops", settings, ending=ending, pace=0.0), keep=3600.0, chance=lambda: 0.0
-    )
+
+    class InTurn(IrcChannel):
+        def send(self, letter: NotifyLetter) -> SendOutcome:
+            with sends:
+                return super().send(letter)
+
+    channel = InTurn("ops", settings, ending=ending, pace=0.0)
+    sender = ChannelSender("ops", settings, channel, keep=3600.0, chance=lambda: 0.0)
     thread = threading.Thread(target=sender.run, args=(ending,))
     try:
         server.start()
@@ -142,8 +147,10 @@ def test_a_server_that_goes_away_loses_nothing(tmp_path: Path) -> None:
         server.stop()
         sender.take(item(proposal(rollout="r-2")))
         wait_until(lambda: sender.problem, "the loss is noticed")
-        server.start()
-        with IrcPeer(server.port, "ann") as ann:
+        with sends:  # no attempt is under way, and none begins before ann can hear it
+            server.start()
+            ann = IrcPeer(server.port, "ann")
+        with ann:
             wait_until(lambda: len(ann.heard()) >= 1, "the second line, after the restart")
         wait_until(lambda: not sender.problem, "it goes on")
     finally:

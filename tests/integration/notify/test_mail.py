@@ -20,6 +20,7 @@ from deploykit.daemons.notify.waiting import NotifyBatch
 from deploykit.settings.notify import ChannelSettings
 from tests.brokers.certs import Authority
 from tests.support.newsworld import NOW, secret_file, waiting
+from tests.support.ports import free_port
 from tests.support.smtpstub import StubMailServer, running_mail_server
 
 SETTINGS = ChannelSettings(
@@ -146,9 +147,7 @@ def test_one_recipient_that_is_refused_is_named_and_the_others_get_it() -> None:
 
 
 def test_nobody_listens() -> None:
-    with running_mail_server(StubMailServer()) as server:
-        found = settings(server)
-    outcome = channel(found).send(LETTER)
+    outcome = channel(settings(StubMailServer(port=free_port()))).send(LETTER)
     assert outcome.kind == "later"
     assert "cannot be reached" in outcome.why
 
