@@ -43,7 +43,8 @@ def test_access_is_granted_and_revoked_on_a_real_nginx_from_the_page(
         )
         with world.daemon(), world.agent(), ConsoleService(settings) as console:
             assert console.wait_connected(60)
-            client = httpx.Client(base_url=console.url, headers={"Origin": console.url.rstrip("/")}, trust_env=False)
+            headers = {"Origin": console.url.rstrip("/")}
+            client = httpx.Client(base_url=console.url, headers=headers, trust_env=False, timeout=60)
             with client:
                 wait_until(lambda: "Make a password" in client.get("access").text, "a protected site is known")
                 fields = {"site": "shop", "user": "alice", "span": "7d"}

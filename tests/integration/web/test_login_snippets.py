@@ -95,8 +95,8 @@ def front(kind: str, root: Path) -> Iterator[httpx.Client]:
         command = [program, "-f", conf, "-DFOREGROUND"]
         address = ("127.0.0.1", port)
         transport, base = httpx.HTTPTransport(), f"http://127.0.0.1:{port}"
-    with running(*command), httpx.Client(transport=transport, base_url=base) as client:
-        wait_until(lambda: listens(address), f"{kind} to listen", 20)
+    with running(*command), httpx.Client(transport=transport, base_url=base, timeout=60) as client:
+        wait_until(lambda: listens(address), f"{kind} to listen")
         yield client
 
 

@@ -40,7 +40,7 @@ def proxied(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Proxied]
     snippet = (CONTRIB / name / "webhook.conf").read_text(encoding="utf-8")
     assert "127.0.0.1:8471" in snippet
     listener = SharedListener(parse_listen_address("127.0.0.1:0"), setting="[webhook] listen")
-    with ReceiverWorld(tmp_path, deadline=2.0) as world, WebServer(world.app, listener):
+    with ReceiverWorld(tmp_path, deadline=60.0) as world, WebServer(world.app, listener):
         here = snippet.replace("127.0.0.1:8471", str(listener.address))
         lease = PortLease()
         try:
@@ -57,7 +57,7 @@ def test_every_forge_is_received_and_every_refusal_comes_through(proxied: Proxie
         assert (wrong.status_code, wrong.json()["status"]) == (401, 401)
     assert len(proxied.world.refs()) == len(FORGES)
     assert proxied.send("github", push_of("github", form=True)).status_code == 202
-    assert httpx.get(f"http://127.0.0.1:{proxied.port}/hook/github").status_code == 405
+    assert httpx.get(f"http://127.0.0.1:{proxied.port}/hook/github", timeout=60).status_code == 405
     request = push_of("github")
     packed = ForgedRequest({**request.headers, "Content-Encoding": "gzip"}, request.body)
     assert proxied.send("github", packed).status_code == 415
