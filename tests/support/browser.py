@@ -69,6 +69,7 @@ def tab(
         locale="en-GB",
         reduced_motion="reduce",
     )
+    context.set_default_timeout(60_000)  # for what must come, on a busy machine, too
     try:
         opened = Tab(page=context.new_page())
         opened.page.on("request", lambda request: opened.requests.append(request.url))

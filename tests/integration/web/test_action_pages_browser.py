@@ -127,7 +127,7 @@ def goes_back(at: Desk) -> None:
     page = at.open("/sites/shop")
     page.get_by_role("link", name="Go back").click()
     page.get_by_role("button", name="Show what would happen").click()
-    assert page.get_by_text("its previous release, live until").count() == 3
+    wait_until(lambda: page.get_by_text("its previous release, live until").count() == 3, "the plan of three nodes")
     page.get_by_role("button", name="Take web-1 back, then 2 others").click()
     page.get_by_text("It has begun").wait_for()
 
@@ -256,6 +256,7 @@ def test_the_keyboard_alone_is_enough_for_every_action(
         page = at.open(path)
         for selector, key in steps:
             page.wait_for_selector(selector, state="attached")
+            page.wait_for_load_state()  # its script moves the focus first
             reach(page, selector)
             if len(key) > 1 and key != "Enter":
                 page.keyboard.type(key)
@@ -263,6 +264,7 @@ def test_the_keyboard_alone_is_enough_for_every_action(
                 page.keyboard.press(key)
         wait_until(lambda: at.asked(method) == 1, f"{method} was asked")
         page.locator("#done, #once").first.wait_for()
+        page.wait_for_load_state()  # its script has run
         assert page.evaluate("document.activeElement.matches('[data-focus]')")  # a screen reader begins there
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
@@ -143,13 +144,15 @@ def test_without_script_everything_can_be_read_and_reached(browser: Browser, con
         page.get_by_role("link", name="shop", exact=True).click()
         page.get_by_label("Filter nodes").fill("web-2")
         page.get_by_role("button", name="Filter").click()
+        page.wait_for_url("**q=web-2**")  # and until it is whole
         assert page.locator("tbody tr").count() == 1
         page.get_by_role("link", name="web-2").click()
+        page.wait_for_url("**/nodes/web-2")
         assert page.locator("h1").inner_text() == "web-2"
         page.goto(console.url)
         page.get_by_label("Find a site").fill("docs")
         page.get_by_role("button", name="Find").click()
-        assert page.url == f"{console.url}/sites/docs"
+        page.wait_for_url(f"{console.url}/sites/docs")
 
 
 def test_the_first_view_is_small(browser: Browser) -> None:
@@ -236,7 +239,7 @@ def test_a_page_that_could_not_be_fetched_is_fetched_again(browser: Browser) -> 
         page.route(live.url, lambda route: route.fulfill(status=503, body="the database is away"), times=1)
         live.world.problem_list = live.world.problem_list[:1]
         live.events.add("deploy", NOW, site="shop")
-        page.locator("h1", has_text="One thing needs a look").wait_for(timeout=20_000)
+        page.locator("h1", has_text="One thing needs a look").wait_for()
 
 
 def test_a_console_that_is_gone_is_shown_as_long_as_it_is(browser: Browser) -> None:
@@ -247,12 +250,14 @@ def test_a_console_that_is_gone_is_shown_as_long_as_it_is(browser: Browser) -> N
             one.page.goto(url)
             one.page.locator("#stream-words", has_text="live").wait_for()
             context.events.close()
-        one.page.locator("#stream.lost", has_text="reconnecting").wait_for(timeout=20_000)
+        one.page.locator("#stream.lost", has_text="reconnecting").wait_for()
 
 
 def test_only_what_concerns_a_page_is_fetched_and_a_flood_is_fetched_once(browser: Browser, console: Served) -> None:
     with tab(browser) as one:
+        one.page.clock.install()
         page = opened(console, one, "/sites/shop")
+        page.clock.pause_at(datetime.now(UTC) + timedelta(hours=1))  # however long all of them are on their way
 
         def fetched() -> int:
             return one.requests.count(console.url + "/sites/shop")
@@ -262,13 +267,19 @@ def test_only_what_concerns_a_page_is_fetched_and_a_flood_is_fetched_once(browse
             console.feed.send("push")
             console.feed.send("deploy", site="docs")
         wait_until(lambda: page.evaluate("window.heard") == 40, "40 events")
-        page.evaluate("new Promise((done) => setTimeout(done, 1500))")  # a fetch that must not come would
+        page.clock.fast_forward(1500)
+        page.wait_for_timeout(300)  # a fetch that must not come would
+        assert fetched() == 1
+        for _ in range(300):
+            console.feed.send("deploy", site="shop")
+        wait_until(lambda: page.evaluate("window.heard") == 340, "340 events")
         assert fetched() == 1
         with page.expect_response(console.url + "/sites/shop"):
-            for _ in range(300):
-                console.feed.send("deploy", site="shop")
-        wait_until(lambda: page.evaluate("window.heard") == 340, "340 events")
-        assert fetched() <= 3
+            page.clock.fast_forward(1500)
+        page.wait_for_timeout(300)
+        page.clock.fast_forward(60_000)
+        page.wait_for_timeout(300)
+        assert fetched() == 2
 
 
 def test_many_tabs_share_one_stream_and_the_last_one_ends_it(browser: Browser) -> None:
@@ -287,7 +298,9 @@ def test_many_tabs_share_one_stream_and_the_last_one_ends_it(browser: Browser) -
 
 def test_a_stream_that_ends_comes_back_in_silence(browser: Browser) -> None:
     with console_of(small_world()) as served, tab(browser) as one:
+        one.page.clock.install()
         page = opened(served, one, "/")
+        page.clock.pause_at(datetime.now(UTC) + timedelta(hours=1))  # it is back before the page would say so
         page.evaluate(
             "window.shown = new Set(); const sign = document.getElementById('stream');"
             "new MutationObserver(() => shown.add(sign.innerText))"
@@ -296,7 +309,7 @@ def test_a_stream_that_ends_comes_back_in_silence(browser: Browser) -> None:
         served.feed.cut()
         wait_until(lambda: served.feed.ever == 2, "the stream came back")
         served.feed.send("notice")
-        page.evaluate("new Promise((done) => setTimeout(done, 300))")
+        page.wait_for_timeout(300)
         assert page.evaluate("[...shown].filter((words) => words !== 'live')") == []
 
 

@@ -72,6 +72,7 @@ class World:
         page.get_by_role("button", name="Show what would happen").click()
         plan = page.locator("#plan")
         plan.wait_for()
+        page.wait_for_load_state()  # it is whole
         assert plan.locator("tbody tr[data-row]").count() == len(NODES)
         assert "2 people" in plan.inner_text()
         return page
@@ -152,7 +153,7 @@ def test_a_signed_canary_fails_then_another_rollout_is_aborted_and_taken_back_by
     bob.open("/")
     bob.page.get_by_role("link", name="Look at it").click()
     bob.sign(rollout, "the end of its log")
-    assert "post-deploy runs on" in bob.page.locator("#tails").inner_text()
+    bob.page.locator("#tails", has_text="post-deploy runs on").wait_for()
     assert serious_findings(bob.page) == []
     assert fleet.asked("activate", new) == {"web1"}
     assert world.live() == dict.fromkeys(NODES, old)

@@ -294,6 +294,7 @@ def test_without_script_the_way_by_the_command_line_is_named(browser: Browser, o
         opened.page.goto(f"{own.url}/deploys/shop-1/approve")
         assert "The command line does the same." in opened.page.inner_text("main")
         begin_enrolling(opened.page, own)
+        opened.page.wait_for_url("**/account/signing/new**")
         assert "deploykit approve" in opened.page.inner_text("main")
 
 

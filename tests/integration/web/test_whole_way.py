@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400), pytest.mark.rabbitmq]
 
 CANARY = "web1"
 #: Patience for what a page shows, in milliseconds.
-SOON = 40_000
+SOON = 60_000
 
 
 class Night:
