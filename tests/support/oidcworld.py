@@ -48,7 +48,7 @@ class OidcWorld:
 
     def come_back(self, where: str) -> str:
         """Return the path with which the provider sends the browser back."""
-        answer = httpx.get(where, follow_redirects=False, trust_env=False)
+        answer = httpx.get(where, follow_redirects=False, trust_env=False, timeout=60)
         assert answer.status_code == 302, answer.text
         parts = urlsplit(answer.headers["location"])
         assert f"{parts.scheme}://{parts.netloc}" == URL

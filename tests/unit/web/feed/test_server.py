@@ -84,7 +84,7 @@ def port_of(server: WebServer) -> int:
 
 
 def test_it_serves_at_a_free_port_and_says_where(server: WebServer) -> None:
-    answer = httpx.get(server.url)
+    answer = httpx.get(server.url, timeout=60)
     assert answer.text == "127.0.0.1 http"
     assert "server" not in answer.headers
     assert server.failure == ""
@@ -92,18 +92,18 @@ def test_it_serves_at_a_free_port_and_says_where(server: WebServer) -> None:
 
 def test_what_a_peer_says_of_itself_counts_for_nothing(server: WebServer) -> None:
     forged = {"X-Forwarded-For": "10.9.9.9", "X-Forwarded-Proto": "https", "Forwarded": "for=10.9.9.9;proto=https"}
-    assert httpx.get(server.url, headers=forged).text == "127.0.0.1 http"
+    assert httpx.get(server.url, headers=forged, timeout=60).text == "127.0.0.1 http"
 
 
 def test_it_serves_at_an_ipv6_address() -> None:
     with WebServer(application(), listening(parse_listen_address("[::1]:0"))) as server:
         assert server.url.startswith("http://[::1]:")
-        assert httpx.get(server.url).text == "::1 http"
+        assert httpx.get(server.url, timeout=60).text == "::1 http"
 
 
 def test_an_ipv4_peer_of_an_ipv6_socket_is_known_by_its_ipv4_address() -> None:
     with WebServer(application(), listening(parse_listen_address("[::]:0"))) as server:
-        assert httpx.get(f"http://127.0.0.1:{port_of(server)}/").text == "127.0.0.1 http"
+        assert httpx.get(f"http://127.0.0.1:{port_of(server)}/", timeout=60).text == "127.0.0.1 http"
 
 
 def test_it_serves_at_a_unix_socket_that_only_its_group_may_use(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_a_stream_outlives_the_deadline_of_requests() -> None:
 
 
 def test_a_head_that_is_too_long_is_refused(server: WebServer) -> None:
-    answer = httpx.get(server.url, headers={"X-Long": "x" * (64 << 10)})
+    answer = httpx.get(server.url, headers={"X-Long": "x" * (64 << 10)}, timeout=60)
     assert answer.status_code == 400
 
 
@@ -238,7 +238,7 @@ def test_more_connections_than_allowed_are_refused_and_then_dropped(caplog: pyte
         taken = [socket.create_connection(("127.0.0.1", port_of(server)), timeout=30) for _ in range(7)]
         wait_until(lambda: server.connections == 7)
         for _ in range(3):
-            refused = httpx.get(server.url)
+            refused = httpx.get(server.url, timeout=60)
             assert (refused.status_code, refused.headers["content-type"]) == (503, "application/problem+json")
             assert int(refused.headers["retry-after"]) > 0
             wait_until(lambda: server.connections == 7)
@@ -317,7 +317,7 @@ def read_to_end(peer: socket.socket) -> bytes:
 
 
 def test_an_answer_is_sent_at_once_and_waits_for_no_acknowledgement(server: WebServer) -> None:
-    with httpx.Client(base_url=server.url) as client:
+    with httpx.Client(base_url=server.url, timeout=60) as client:
         client.get("/")
         (connection,) = server._server.server_state.connections
         peer = connection.transport.get_extra_info("socket")

@@ -69,8 +69,8 @@ def test_what_comes_over_the_bus_is_on_the_pages_and_in_the_metrics(settings: Se
         assert console.name == f"console at {console.url}"
         assert bus.wait_connected(60)
         bus.publish(settings.topics.notice, encode(Notice(text="tea is ready")), timeout=30)
-        wait_until(lambda: "tea is ready" in httpx.get(f"{console.url}notices").text, "the notice is shown")
-        health = httpx.get(f"{console.url}api/v1/health").json()
+        wait_until(lambda: "tea is ready" in httpx.get(f"{console.url}notices", timeout=60).text, "the notice is shown")
+        health = httpx.get(f"{console.url}api/v1/health", timeout=60).json()
         assert (health["connected"], health["unverified"]) == (True, True)
     assert metrics.series("web_messages_total")["kept",] == 1
     assert metrics.series("web_events_total")[()] != 0
@@ -82,7 +82,7 @@ def test_what_comes_over_the_bus_is_on_the_pages_and_in_the_metrics(settings: Se
 def test_the_gauge_of_readers_falls_when_they_leave(settings: Settings) -> None:
     metrics = Metrics()
     with ConsoleService(settings, metrics=metrics) as console:
-        with httpx.stream("GET", f"{console.url}api/v1/events") as stream:
+        with httpx.stream("GET", f"{console.url}api/v1/events", timeout=60) as stream:
             assert stream.status_code == 200
             assert metrics.series("web_readers")[()] == 1
         wait_until(lambda: metrics.series("web_readers")[()] == 0, "the reader has left")
@@ -93,7 +93,7 @@ def test_without_keys_it_serves_and_says_that_it_cannot_ask(settings: Settings) 
     with ConsoleService(settings) as console:
         wait_until(lambda: "cannot ask the nodes" in " ".join(console.problems), "the question failed")
         assert console.blocking == ()
-        assert not httpx.get(f"{console.url}api/v1/health").json()["rebuilding"]
+        assert not httpx.get(f"{console.url}api/v1/health", timeout=60).json()["rebuilding"]
 
 
 def test_a_webhook_is_taken_at_its_path_and_ends_on_the_pages(settings: Settings, tmp_path: Path) -> None:
@@ -102,11 +102,11 @@ def test_a_webhook_is_taken_at_its_path_and_ends_on_the_pages(settings: Settings
     request = forged("github", secret=SECRETS["github"])
     metrics = Metrics()
     with ConsoleService(taking, metrics=metrics) as console:
-        answer = httpx.post(f"{console.url}hook/forge", headers=request.headers, content=request.body)
+        answer = httpx.post(f"{console.url}hook/forge", headers=request.headers, content=request.body, timeout=60)
         assert answer.status_code == 202, answer.text
-        wait_until(lambda: "widget" in httpx.get(f"{console.url}pushes").text, "the push came over the bus")
+        wait_until(lambda: "widget" in httpx.get(f"{console.url}pushes", timeout=60).text, "the push came over the bus")
         unsigned = forged("github")
-        refused = httpx.post(f"{console.url}hook/forge", headers=unsigned.headers, content=unsigned.body)
+        refused = httpx.post(f"{console.url}hook/forge", headers=unsigned.headers, content=unsigned.body, timeout=60)
         assert refused.status_code == 401
     assert metrics.series("web_requests_total")["hook", "2xx"] == 1
     assert metrics.series("webhook_requests_total")["forge", "queued"] == 1
@@ -128,7 +128,7 @@ def test_a_webhook_at_the_path_of_a_page_is_refused() -> None:
 def test_who_is_logged_in_stays_so_over_a_reload_and_a_restart(settings: Settings, passwords: Path) -> None:
     metrics = Metrics()
     loaded = with_passwords(settings, passwords)
-    with httpx.Client(follow_redirects=False) as browser:
+    with httpx.Client(follow_redirects=False, timeout=60) as browser:
         first = ConsoleService(loaded, metrics=metrics)
         with first:
             assert browser.get(first.url).status_code in (303, 401)
@@ -145,7 +145,7 @@ def test_who_is_logged_in_stays_so_over_a_reload_and_a_restart(settings: Setting
             assert browser.get(second.url).status_code == 200
     with ConsoleService(loaded, metrics=Metrics()) as third:  # another process: nobody held the memory in between
         assert browser.cookies
-        assert httpx.get(third.url, cookies=browser.cookies).status_code == 200
+        assert httpx.get(third.url, cookies=browser.cookies, timeout=60).status_code == 200
 
 
 def test_a_password_file_that_cannot_be_used_refuses_the_reload_alone(settings: Settings, passwords: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_password_file_that_cannot_be_used_refuses_the_reload_alone(settings: 
         passwords.chmod(0o644)
         with pytest.raises(SettingsError):
             ConsoleService(loaded, metrics=metrics)
-        assert httpx.get(f"{console.url}login").status_code == 200
+        assert httpx.get(f"{console.url}login", timeout=60).status_code == 200
 
 
 def test_one_that_is_made_and_never_started_leaves_nothing_behind(settings: Settings) -> None:
@@ -184,9 +184,9 @@ def test_it_runs_beside_other_services_on_one_connection(settings: Settings) -> 
         assert bus.wait_connected(60)
         console = next(one for one in group.services if isinstance(one, ConsoleService))
         assert console.link.shared
-        wait_until(lambda: httpx.get(f"{console.url}api/v1/health").json()["connected"], "connected")
+        wait_until(lambda: httpx.get(f"{console.url}api/v1/health", timeout=60).json()["connected"], "connected")
         bus.publish(settings.topics.notice, encode(Notice(text="tea is ready")), timeout=30)
-        wait_until(lambda: "tea is ready" in httpx.get(f"{console.url}notices").text, "the notice is shown")
+        wait_until(lambda: "tea is ready" in httpx.get(f"{console.url}notices", timeout=60).text, "the notice is shown")
 
 
 @pytest.mark.parametrize(

@@ -391,5 +391,5 @@ def test_the_provider_of_the_tests_is_strict(world: OidcWorld) -> None:
         "redirect_uri": f"{URL}/login/oidc/callback",
         "code_verifier": "A" * 43,
     }
-    answer = httpx.post(f"{world.provider.issuer}/token", data=fields, trust_env=False)
+    answer = httpx.post(f"{world.provider.issuer}/token", data=fields, trust_env=False, timeout=60)
     assert answer.json()["error_description"] == "PKCE"
