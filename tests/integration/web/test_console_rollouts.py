@@ -9,7 +9,7 @@ import pytest
 
 from deploykit.config import load_settings
 from deploykit.fleet.plan import Target
-from deploykit.messages import DeployRequested
+from deploykit.messages import DeployRequested, RolloutAbort
 from tests.support.consolepair import FleetConsole
 from tests.support.fivenodes.brokers import broker_of
 from tests.support.fivenodes.world import FiveNodes
@@ -96,6 +96,8 @@ def test_hup_hands_the_rollout_to_the_new_service_and_it_obeys(fleet: FiveNodes)
         console.member.wait_printed("ready: console at ", before + 1)
         answer = console.post(f"deploys/{rollout}/control", {"kind": "abort"})
         assert answer.status_code == 202, answer.text
+        # It is asked for, and carried out a moment later: until then the nodes go on.
+        fleet.books.wait(RolloutAbort, lambda one: one.rollout == rollout)
         with ledger_of(load_settings(console.file)) as ledger:
             fleet.let_go()
             assert wait_ended(ledger, rollout, 120).model.state == "aborted"
