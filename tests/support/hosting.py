@@ -47,10 +47,13 @@ def emptied(server: str) -> str:
 
 @contextmanager
 def closed_to_all(server: str) -> Iterator[Callable[[], None]]:
-    """Have PostgreSQL end every connection and take none, until what is yielded is called, or the block ends."""
+    """Have PostgreSQL end every connection and take none, until what is yielded is called, or the block ends.
+
+    When the block begins, none is left: PostgreSQL ends them a moment after it was told to.
+    """
     url = server.replace("postgresql:", "postgresql+psycopg:").replace("/postgres?", "/template1?")
     engine = create_engine(url, isolation_level="AUTOCOMMIT")
-    ends = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'postgres'")
+    left = "FROM pg_stat_activity WHERE datname = 'postgres'"
 
     def let_in() -> None:
         with engine.connect() as connection:
@@ -58,7 +61,8 @@ def closed_to_all(server: str) -> Iterator[Callable[[], None]]:
 
     with engine.connect() as connection:
         connection.execute(text("ALTER DATABASE postgres WITH ALLOW_CONNECTIONS false"))
-        connection.execute(ends)
+        connection.execute(text(f"SELECT pg_terminate_backend(pid) {left}"))
+        wait_until(lambda: connection.execute(text(f"SELECT count(*) {left}")).scalar() == 0, "the end of all of them")
     try:
         yield let_in
     finally:

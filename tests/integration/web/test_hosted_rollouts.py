@@ -89,17 +89,15 @@ def test_killed_in_the_middle_the_next_process_goes_on_at_once(
 def test_killed_in_the_middle_another_console_takes_over(fleet: StandIns, settings: Settings, tmp_path: Path) -> None:
     held_at(fleet, "web2")
     plan = plan_of(fleet.nodes, batch=ONE_BY_ONE)
-    with (
-        HostProcess(settings, tmp_path, "one", plan=plan) as one,
-        HostProcess(settings, tmp_path, "two"),
-        ledger_of(settings) as ledger,
-    ):
+    with HostProcess(settings, tmp_path, "one", plan=plan) as one, ledger_of(settings) as ledger:
         wait_until(lambda: len(fleet.nodes[names(2)[1]].heard) > 1, "the second is asked")
+        # Before there is another: a busy machine may make it lose its lease.
         before = wait_until(partial(led, ledger, plan.rollout), "it is coordinated", every=0.05)
         assert before is not None
-        one.kill()
-        fleet.nodes[names(2)[1]].behaves.clear()
-        assert wait_ended(ledger, plan.rollout).model.state == "succeeded"
+        with HostProcess(settings, tmp_path, "two"):
+            one.kill()
+            fleet.nodes[names(2)[1]].behaves.clear()
+            assert wait_ended(ledger, plan.rollout).model.state == "succeeded"
         check_books(fleet, ledger, plan.rollout)
         assert (after := ledger.rollouts.find(plan.rollout)) is not None
         assert after.owner != before.owner
@@ -125,26 +123,24 @@ def test_one_that_was_stopped_and_goes_on_sends_nothing_new(
 ) -> None:
     held_at(fleet, "web2")
     plan = plan_of(fleet.nodes, batch=ONE_BY_ONE)
-    with (
-        HostProcess(settings, tmp_path, "one", plan=plan) as one,
-        HostProcess(settings, tmp_path, "two"),
-        ledger_of(settings) as ledger,
-    ):
+    with HostProcess(settings, tmp_path, "one", plan=plan) as one, ledger_of(settings) as ledger:
         wait_until(lambda: len(fleet.nodes[names(2)[1]].heard) > 1, "the second is asked")
-        first = ledger.rollouts.find(plan.rollout)
-        one.stop()
+        # Before there is another: a busy machine may make it lose its lease.
+        first = wait_until(partial(led, ledger, plan.rollout), "it is coordinated", every=0.05)
 
         def taken() -> bool:
             kept = ledger.rollouts.find(plan.rollout)
             return kept is not None and first is not None and kept.owner not in ("", first.owner)
 
-        wait_until(taken, "taken over", every=0.05)
-        one.go_on()  # both hear the answers from now on
-        fleet.nodes[names(2)[1]].behaves.clear()
-        assert wait_ended(ledger, plan.rollout).model.state == "succeeded"
-        wait_until(
-            lambda: b"is lost, or it has ended" in one.log.read_bytes() or b"coordinates" in one.log.read_bytes()
-        )
+        with HostProcess(settings, tmp_path, "two"):
+            one.stop()
+            wait_until(taken, "taken over", every=0.05)
+            one.go_on()  # both hear the answers from now on
+            fleet.nodes[names(2)[1]].behaves.clear()
+            assert wait_ended(ledger, plan.rollout).model.state == "succeeded"
+            wait_until(
+                lambda: b"is lost, or it has ended" in one.log.read_bytes() or b"coordinates" in one.log.read_bytes()
+            )
         check_books(fleet, ledger, plan.rollout)
 
 

@@ -19,6 +19,7 @@ from deploykit.web.projection.store import Store
 from deploykit.web.projection.views import PageRequested
 from deploykit.web.viewer import EVERYBODY
 from tests.support.postgres import running_postgres
+from tests.support.wait import wait_until
 from tests.support.webworld import FAILED, NOW, REPO, heard_messages, world_queries, world_store
 
 _ALL = PageRequested(limit=500)
@@ -111,7 +112,10 @@ def test_connections_that_the_server_has_ended_are_made_anew(
     before = _answers(store)
     engine = create_engine(server.replace("postgresql:", "postgresql+psycopg:"))
     with engine.begin() as connection:
-        connection.execute(text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"))
+        others = "FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        connection.execute(text(f"SELECT pg_terminate_backend(pid) {others}"))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        wait_until(lambda: connection.execute(text(f"SELECT count(*) {others}")).scalar() == 0, "they have ended")
     engine.dispose()
     store.apply(heard_messages())
     assert _answers(store) == before
@@ -125,7 +129,7 @@ def test_a_console_that_was_stopped_in_a_transaction_keeps_no_other_from_its_aud
     with store._transaction() as connection:
         bounds = [connection.execute(text(f"SHOW {name}")).scalar() for name in _BOUNDS]
     assert bounds == ["10s", "15s"]
-    quick = attrs.evolve(PROJECTION, most_idle=0.3, most_wait=30)
+    quick = attrs.evolve(PROJECTION, most_idle=1.5, most_wait=60)  # not between two statements
     stopped = make_engine(database_url(settings, tmp_path), None, quick)
 
     def stop_and_go_on() -> None:
