@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+#: A run starts interpreters one after the other: more than a minute where others keep the machine busy.
+pytestmark = pytest.mark.timeout(660)
+
 _QUICK = ("--seconds", "3", "--seed", "11", "--rate", "80")
 #: What takes longer than these seconds, and has tests of its own.
 _WITHOUT = ("addresses", "stranger", "full-disk")
@@ -24,7 +27,7 @@ def run(*words: str, books: Path) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "tests.chaos", *words, *_QUICK, *without, "--books", str(books)],
         capture_output=True,
         text=True,
-        timeout=170,
+        timeout=600,
     )
 
 
