@@ -45,7 +45,7 @@ from tests.support.wait import wait_until
 _OWNER, _WRITERS, _STRANGER, _GROUP = 64111, (64112, 64113), 64114, 64210
 _DISK = "size=32m,nr_inodes=8000,mode=755"
 #: Seconds that a relay and its interpreter may take to come up.
-_READY = 20.0
+_READY = 60.0
 #: On a full disk: seconds within which what waits must be sent, and complaints allowed, and more of them a second.
 _SENT_WITHIN = 20.0
 _COMPLAINTS, _COMPLAINTS_A_SECOND = 5, 0.5

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import attrs
 
@@ -19,7 +19,12 @@ from tests.support.wait import wait_until
 _E = TypeVar("_E", bound=Event)
 
 #: Beats and pauses short enough that a fault is noticed within a test, and long enough that a busy machine is not one.
-FAST = BusSettings(heartbeat=1.0, backoff_initial=0.05, backoff_max=0.2, connect_timeout=2.0, publish_timeout=5.0)
+#: What has to be confirmed has time; a test of what is not says how little.
+FAST = BusSettings(heartbeat=1.0, backoff_initial=0.05, backoff_max=0.2, connect_timeout=2.0, publish_timeout=60.0)
+
+#: The heart-beat of a test that counts losses or connections and is about something else: with `FAST`'s, a machine that
+#: stops for two seconds is one loss more.
+UNHURRIED: Final = 60.0
 
 
 def fast(address: str, **changes: object) -> BusSettings:

@@ -110,7 +110,7 @@ class StubQueue:
         self.items: list[StubItem] = []
         self.root_url = ""
         self._quiet = quiet_period
-        self._lifetime = item_lifetime
+        self.item_lifetime = item_lifetime
         self._executors = executors
         self._environ = dict(os.environ if environ is None else environ)
         self._workspace = workspace
@@ -142,7 +142,7 @@ class StubQueue:
             (item,) = (item for item in self.items if item.id == number and item.left is None)
             item.left, item.cancelled = monotonic(), True
 
-    def wait_for_builds(self, job: str, count: int, timeout: float = 30.0) -> list[StubBuild]:
+    def wait_for_builds(self, job: str, count: int, timeout: float = 60.0) -> list[StubBuild]:
         """Wait until a job has that many builds and all of them have ended; return them."""
         end = monotonic() + timeout
         with self._changed:
@@ -189,7 +189,7 @@ class StubQueue:
     def look_up(self, number: int) -> StubItem | None:
         """Return an item that is queued, or left not too long ago."""
         with self._changed:
-            limit = monotonic() - self._lifetime
+            limit = monotonic() - self.item_lifetime
             found = (item for item in self.items if item.id == number and (item.left is None or item.left > limit))
             return next(found, None)
 

@@ -38,7 +38,7 @@ from deploykit.broker.server import EmbeddedBroker
 from tests.support.bus import fast
 
 #: Seconds. A loop that waited for room or a broker would stand still for 30 (`publish_timeout`); a busy machine, less.
-_BLOCKED = 5.0
+_BLOCKED = 20.0
 
 
 @pytest.fixture

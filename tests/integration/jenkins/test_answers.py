@@ -206,31 +206,32 @@ def test_an_order_is_followed_from_the_queue_to_its_build(jenkins: StubJenkins, 
     server = client(jenkins, tmp_path, login)
     item = start(server, order()).queue_item
     assert item is not None
-    wait_until(lambda: server.follow(item, order=order(), deadline=5).why.startswith("Waiting for next"))
-    assert server.follow(item, order=order(), deadline=5).kind == "waiting"
+    wait_until(lambda: server.follow(item, order=order(), deadline=20).why.startswith("Waiting for next"))
+    assert server.follow(item, order=order(), deadline=20).kind == "waiting"
     jenkins.queue.release()
     jenkins.queue.wait_for_builds("shop-tests", 1)
-    started = server.follow(item, order=order(), deadline=5)
+    started = server.follow(item, order=order(), deadline=20)
     assert (started.kind, started.number, started.url) == ("started", 1, f"{jenkins.url}job/shop-tests/1/")
 
 
 def test_a_cancelled_and_a_forgotten_item_are_told_apart(tmp_path: Path) -> None:
-    with StubJenkins([StubJob(name="shop-tests")], item_lifetime=0.3) as jenkins:
+    with StubJenkins([StubJob(name="shop-tests")]) as jenkins:
         jenkins.queue.hold()
         server = client(jenkins, tmp_path)
         item = start(server, order()).queue_item
         assert item is not None
         jenkins.queue.cancel(item)
-        assert server.follow(item, order=order(), deadline=5).kind == "cancelled"
-        wait_until(lambda: server.follow(item, order=order(), deadline=5).kind == "gone")
+        assert server.follow(item, order=order(), deadline=20).kind == "cancelled"
+        jenkins.queue.item_lifetime = 0.0
+        assert server.follow(item, order=order(), deadline=20).kind == "gone"
 
 
 def test_an_item_of_another_order_or_job_is_not_ours(jenkins: StubJenkins, tmp_path: Path) -> None:
     server = client(jenkins, tmp_path)
     start(server, order())
-    assert server.follow(1, order=order(), deadline=5).kind == "waiting"
-    assert server.follow(1, order=order(correlation_id="c2"), deadline=5).kind == "gone"
-    assert server.follow(1, order=order("no-parameters"), deadline=5).kind == "gone"
+    assert server.follow(1, order=order(), deadline=20).kind == "waiting"
+    assert server.follow(1, order=order(correlation_id="c2"), deadline=20).kind == "gone"
+    assert server.follow(1, order=order("no-parameters"), deadline=20).kind == "gone"
 
 
 def test_an_order_is_found_in_the_queue_and_then_among_the_builds(jenkins: StubJenkins, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ class Fleet:
 
     def wait(self, *outcomes: str, count: int = 1) -> list[BuildRequested]:
         """Wait for so many events about requests."""
-        wait_until(lambda: len(self.requests(*outcomes)) >= count, f"{count} {outcomes}, got {self.requests()}", 30)
+        wait_until(lambda: len(self.requests(*outcomes)) >= count, f"{count} {outcomes}, got {self.requests()}")
         return self.requests(*outcomes)
 
     def lines(self) -> list[str]:
@@ -68,7 +68,7 @@ class Fleet:
 
     def settled(self, trigger: JenkinsTrigger) -> None:
         """Wait until nothing waits any more."""
-        wait_until(lambda: not trigger.waiting, "the end of all builds", 30)
+        wait_until(lambda: not trigger.waiting, "the end of all builds")
 
 
 @pytest.fixture

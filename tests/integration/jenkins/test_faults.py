@@ -30,9 +30,10 @@ from tests.brokers.certs import Authority
 from tests.integration.jenkins.conftest import order, secret
 from tests.support.badservers import raw_server
 from tests.support.stubjenkins import StubJenkins, StubJob
+from tests.support.wait import wait_until
 
-#: Seconds of one exchange where a test waits for its end.
-SHORT = 0.4
+#: Seconds of one exchange where a test waits for its end; long enough for the request to be sent.
+SHORT = 1.5
 #: Long after any deadline here, on a busy machine.
 SOON = 10.0
 
@@ -54,11 +55,11 @@ def test_after_a_lost_answer_the_order_is_found_if_it_arrived(
     jenkins: StubJenkins, tmp_path: Path, kind: Any, carried_out: bool
 ) -> None:
     jenkins.fault(kind, method="POST", carried_out=carried_out)
-    server = client(jenkins, tmp_path, timeout=SHORT)
-    answer = start(server)
+    answer = start(client(jenkins, tmp_path, timeout=SHORT))
     assert (answer.kind, answer.retry) == ("unanswered", True)
     assert answer.remedy
-    found = server.find(order(), deadline=10)
+    wait_until(jenkins.posts, "the order at Jenkins, which nobody waited for")
+    found = client(jenkins, tmp_path).find(order(), deadline=20)  # with time for its answers
     assert (found.queue_item if found else None) == (1 if carried_out else None)
 
 

@@ -94,7 +94,7 @@ def test_a_drain_is_not_complete_while_a_file_cannot_be_read(outbox: Outbox, mon
     bus = FakeBus()
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", fail)
-        report = quick(outbox, bus).drain_once(0.3)
+        report = quick(outbox, bus).drain_once(2.0)  # the other one has to be sent by then
     assert bus.bodies == [b"2"]
     assert (report.complete, report.problem) == (False, "1 files of the spool cannot be read")
     assert quick(outbox, bus).drain_once(5).complete
@@ -112,7 +112,7 @@ def test_a_drain_is_not_complete_while_the_spool_refuses_to_forget(
         raise OutboxError("cannot remove a record: I/O error")
 
     monkeypatch.setattr(Outbox, "ack", marked_but_not_removed)
-    report = quick(outbox, FakeBus()).drain_once(0.3)
+    report = quick(outbox, FakeBus()).drain_once(2.0)  # the first has to be sent by then
     assert not report.complete
     assert "I/O error" in report.problem
 
