@@ -47,7 +47,7 @@ class Asker:
     def question(self, *details: str, **changes: Any) -> NodeQueried:
         """A question as an operator would ask it."""
         now = datetime.now(UTC)
-        question = NodeQueried(source="operator/test", time=now, expires=now + timedelta(seconds=30))
+        question = NodeQueried(source="operator/test", time=now, expires=now + timedelta(minutes=5))
         if details:
             changes["details"] = details
         return attrs.evolve(question, **changes)

@@ -42,6 +42,12 @@ class FakeManager:
                     return number + 1
             assert self.receive(max(0.001, end - time.monotonic())), (beginning, self.heard)
 
+    def wait_status(self, part: str, timeout: float = 60.0) -> None:
+        """Wait until the last status has a text in it."""
+        end = time.monotonic() + timeout
+        while part not in next((text for text in reversed(self.heard) if "STATUS=" in text), ""):
+            assert self.receive(max(0.001, end - time.monotonic())), (part, self.heard)
+
     def all(self) -> list[str]:
         """Everything that came so far."""
         while self.receive():

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import attrs
+import pytest
 
-from deploykit.bus import Bus, Delivery
+from deploykit.bus import Ack, Bus, Delivery, Verdict
+from deploykit.fleet import discovery
 from deploykit.messages import NodeDescribed, NodeQueried
 from deploykit.messages.topics import TopicMap
 from deploykit.names import NodeName
@@ -43,7 +46,7 @@ def described(node: str, **changes: object) -> NodeDescribed:
 
 
 class Responders:
-    """Answers each question on the bus.
+    """Answers each question on the bus. Behind the answers it sends a mark, which no node's message has.
 
     Args:
         address: of the broker.
@@ -78,7 +81,49 @@ class Responders:
             if isinstance(reply, NodeDescribed) and not addressed_to(question, reply.node):
                 continue
             self.bus.publish_nowait(self.topics.inventory, _framed(reply, question, copy), persistent=False)
+        self.bus.publish_nowait(self.topics.inventory, Frame({}, _last_word(question)), persistent=False)
         self.answered.set()
+
+
+def _last_word(question: NodeQueried) -> bytes:
+    """Return what comes behind the answers to a question; the id itself would make it look like one of them."""
+    return b"all have answered " + hashlib.sha256(question.id.encode()).hexdigest().encode()
+
+
+class _HearingAll(discovery._Hearing):
+    """Is complete when the mark behind the answers of stand-ins has come."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._all = False
+
+    def take(self, delivery: Delivery) -> Verdict:
+        if delivery.body != _last_word(self._query):
+            return super().take(delivery)
+        with self._changed:
+            self._all = True
+            self._changed.notify_all()
+        return Ack()
+
+    @property
+    def complete(self) -> bool:
+        with self._changed:
+            return self._all or super().complete
+
+    def next_nodes(self, seconds: float) -> list[NodeDescribed]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._all or self._new or self._failure is not None, seconds)
+            return super().next_nodes(0.0)
+
+
+def end_with_the_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have each question end when all that `Responders` answer was heard: neither before nor later.
+
+    Silence between two answers ends a question, and a time limit does, and a busy machine is silent for as long. So
+    neither counts here; who is silent is known from what was heard until the end.
+    """
+    monkeypatch.setattr(discovery, "HELD_BACK", 60.0)
+    monkeypatch.setattr(discovery, "_Hearing", _HearingAll)
 
 
 def _framed(reply: Reply, question: NodeQueried, copy: str) -> Frame:

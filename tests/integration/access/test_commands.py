@@ -209,7 +209,7 @@ def test_a_file_that_is_missing_stands_in_the_status_and_in_the_report(world: Ac
         assert (report.outcome, "install -m 640" in report.detail) == ("failed", True)
         world.file.touch(0o640)
         assert world.do(world.grant()).outcome == "granted"
-        assert daemon.problems == ()
+        wait_until(lambda: daemon.problems == (), "the look at the file after the change")
 
 
 def test_a_second_daemon_on_the_same_files_is_refused(world: AccessWorld) -> None:
@@ -284,7 +284,7 @@ def test_the_end_waits_for_a_test_that_runs(world: AccessWorld, monkeypatch: pyt
     try:
         assert daemon.wait_connected(60)
         world.send(world.grant())
-        wait_until(runs.exists, "the test of the server", 30)
+        wait_until(runs.exists, "the test of the server")
         assert "shop" in daemon.busy
         ending.start()
         ending.join(2)

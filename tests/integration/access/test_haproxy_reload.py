@@ -116,7 +116,7 @@ def test_a_worker_that_dies_after_its_start_has_served_nobody(tmp_path: Path, mo
         # The new worker can do no chroot there: the test of the configuration passes, and the master says "success".
         server.config.write_text(good.replace("global\n", f"global\n\tchroot {tmp_path}/nowhere\n"))
         assert server.settings.master is not None
-        master = HaproxyMaster(server.settings.master, seconds=1.0)
+        master = HaproxyMaster(server.settings.master, seconds=3.0)
         outcome = one(SiteAccessFile(SHOP, server.settings, tmp_path, master=master), grant("alice"))
         assert outcome.outcome == "failed"
         assert "haproxy has ended during the reload" in outcome.detail

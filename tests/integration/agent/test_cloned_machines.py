@@ -106,7 +106,12 @@ def test_a_twin_that_ends_is_forgotten_and_three_know_each_other(node: Node) -> 
             know_each_other(first, second, third)
         know_each_other(first)
         assert first.problems == ()
-        assert json.loads(run("status", "--json", "-c", str(file)).stdout)["twins"] == []
+
+        def shown() -> list[object]:
+            found: list[object] = json.loads(run("status", "--json", "-c", str(file)).stdout)["twins"]
+            return found
+
+        wait_until(lambda: shown() == [], "no twin in the file, which is written after", every=0.2)
 
 
 @pytest.mark.usefixtures("quick")

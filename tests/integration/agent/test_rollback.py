@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -188,11 +189,13 @@ def test_success_that_is_answered_again_after_something_else_went_live_is_none(
     with node.agent() as agent:
         agent.ready()
         v1, v2 = history(node, 2)
+        lost = threading.Event()
         with monkeypatch.context() as patched:
-            patched.setattr(IdStore, "done", lambda *_, **__: None)
+            patched.setattr(IdStore, "done", lambda *_, **__: lost.set())
             request = node.request("v1", v1)
             frame = node.send(request)
             assert node.report_on(request).outcome == "success"
+            assert lost.wait(60), "the report may be heard before its agent notes anything"
         assert ask(node, "v2", v2).outcome == "success"
         node.listen_afresh()
         node.bus.publish(

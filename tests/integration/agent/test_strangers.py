@@ -132,7 +132,7 @@ def test_what_a_known_signer_sends_and_nobody_can_read_is_kept(node: Node) -> No
 def test_on_real_brokers_a_genuine_command_behind_a_flood_is_obeyed_at_once(
     tmp_path: Path, deploykit_broker: EmbeddedBroker, new_real_broker: Callable[..., BrokerServer]
 ) -> None:
-    """2,000 took 6 s of fsyncs; the limit leaves room for a machine that does other work."""
+    """2,000 took 6 s of fsyncs; how long a busy machine takes says nothing, but one answer to all of them does."""
     with (
         new_real_broker() as server,
         at_real_broker(Node(tmp_path, deploykit_broker), server) as node,
@@ -144,7 +144,7 @@ def test_on_real_brokers_a_genuine_command_behind_a_flood_is_obeyed_at_once(
         node.bus.publish_many(frames, timeout=120)
         genuine = node.request("v1", commit)
         node.send(genuine)
-        assert node.report_on(genuine, timeout=20).outcome == "success"
+        assert node.report_on(genuine).outcome == "success"
         assert node.count(DeployReported) == 2
 
 

@@ -18,7 +18,7 @@ from deploykit.system.passwordfile import parse_passwords
 from tests.support.accessworld import AccessWorld
 from tests.support.daemon import RunningDaemon
 
-#: Seconds for an answer that is not to come.
+#: Seconds for answers that are not to come.
 SHORT = ("--discovery-timeout", "1", "--timeout", "1")
 
 
@@ -92,10 +92,10 @@ def test_who_may_not_is_refused_by_the_nodes_and_sees_no_password(world: AccessW
 
 def test_a_site_that_no_node_protects_and_names_that_cannot_be_meant(world: AccessWorld) -> None:
     with world.agent():
-        result = run(world, "grant", "alice", "stage", *SHORT)
+        result = run(world, "grant", "alice", "stage")
         assert isinstance(result.exception, NobodyMatches)
         assert "nothing was sent" in str(result.exception)
-        listed = run(world, "list", *SHORT[:2])
+        listed = run(world, "list")
         assert (listed.exit_code, "no node that answered protects a site" in listed.stdout) == (1, True)
     for user in ("a:b", "a b", "a\nb"):
         assert isinstance(run(world, "grant", user, "shop").exception, UsageError)
@@ -128,10 +128,11 @@ def test_the_daemon_as_a_process_ends_an_access_of_itself(world: AccessWorld, tm
     daemon.file.write_text(f'signing_key = "{world.root}/node.key"\n{text}')
     with daemon:
         daemon.wait("ready: access on web1")
-        granted = world.do(world.grant("alice", until=world.clock() + timedelta(seconds=3)))
+        # Long enough for the command to be there before that.
+        granted = world.do(world.grant("alice", until=world.clock() + timedelta(seconds=8)))
         assert granted.outcome == "granted"
         assert world.reported(lambda report: report.outcome == "expired").user == "alice"
         assert world.users() == []
         daemon.hup()
-        daemon.wait("ready: access on web1", 1)
+        daemon.wait("ready: access on web1", 2)
         assert world.do(world.grant("bob")).outcome == "granted"

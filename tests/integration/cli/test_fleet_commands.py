@@ -16,11 +16,10 @@ from deploykit.broker.server import EmbeddedBroker
 from deploykit.cli import group
 from deploykit.cli.asking import print_table
 from deploykit.errors import ConnectError, DeploykitError, PolicyRefused, UsageError
-from deploykit.fleet import discovery
 from deploykit.messages import AgentInstance, NodeDescribed, SiteOperation, SiteRelease, SiteState
 from deploykit.names import ObjectId, RefName, RepoName, SiteName
 from tests.support.cli import run_here
-from tests.support.responders import STRANGER, Reply, Responders, asker_settings, described
+from tests.support.responders import STRANGER, Reply, Responders, asker_settings, described, end_with_the_answers
 
 START = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 V1 = SiteRelease(release="r1", ref=RefName("refs/tags/v1"), commit=ObjectId("1" * 40))
@@ -28,9 +27,8 @@ V2 = SiteRelease(release="r2", ref=RefName("refs/tags/v2"), commit=ObjectId("2" 
 
 
 @pytest.fixture(autouse=True)
-def _nobody_holds_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stand-ins answer at once."""
-    monkeypatch.setattr(discovery, "HELD_BACK", 0.0)
+def _all_answers_are_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    end_with_the_answers(monkeypatch)
 
 
 @pytest.fixture
@@ -96,7 +94,7 @@ def test_silent_unexpected_unbelieved_and_twin_nodes_stand_in_the_table(
     listed = tmp_path / "nodes.txt"
     listed.write_text("web1\nweb2 # the old one\nweb3\n")
     fleet += [web("web9"), web("web1", twins=(AgentInstance(instance="z", host="copy"),)), (web("web3"), STRANGER)]
-    result = deploykit(config, "nodes", "--nodes", str(listed), "--discovery-timeout", "0.5")
+    result = deploykit(config, "nodes", "--nodes", str(listed), "--discovery-timeout", "60")
     assert result.exit_code == 1
     rows = {line.split()[0]: " ".join(line.split()[1:3]) for line in result.stdout.splitlines()}
     assert rows == {
@@ -131,7 +129,7 @@ def test_nodes_as_json_is_what_nodes_reads_again(config: Path, fleet: list[Reply
 
 def test_all_that_a_node_said_is_shown_on_demand(config: Path, fleet: list[Reply]) -> None:
     fleet += [web("web1", facts={"env": "live", "cores": 4, "os": {"name": "Debian"}}, cut=("2 facts",))]
-    result = deploykit(config, "nodes", "-I", "web1", "-I", "web2", "--long", "--discovery-timeout", "0.5")
+    result = deploykit(config, "nodes", "-I", "web1", "-I", "web2", "--long", "--discovery-timeout", "60")
     assert result.exit_code == 1
     assert result.stdout.splitlines() == [
         "web1",

@@ -18,7 +18,6 @@ from deploykit.bus import Bus, Delivery
 from deploykit.cli import group
 from deploykit.cli.lock import _show
 from deploykit.errors import DeploykitError, NobodyMatches, UsageError
-from deploykit.fleet import discovery
 from deploykit.messages import DeployReported, NodeDescribed, SiteLocked, SiteState, SiteUnlocked, utc_now
 from deploykit.messages.statement import SignedStatement
 from deploykit.messages.topics import TopicMap
@@ -31,7 +30,7 @@ from deploykit.wire import Frame, decode, encode
 from tests.support.asking import let_ask
 from tests.support.keys import fixed_key
 from tests.support.node import Node
-from tests.support.responders import OPERATOR, Reply, Responders, asker_settings, described
+from tests.support.responders import OPERATOR, Reply, Responders, asker_settings, described, end_with_the_answers
 from tests.support.wait import wait_until
 
 SHOP = SiteName("shop")
@@ -145,7 +144,7 @@ class Heard:
 
 @pytest.fixture
 def fleet(deploykit_broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Reply]]:
-    monkeypatch.setattr(discovery, "HELD_BACK", 0.0)
+    end_with_the_answers(monkeypatch)
     replies: list[Reply] = []
     with Responders(deploykit_broker.address, lambda question: replies):
         yield replies
@@ -180,7 +179,7 @@ def test_a_new_lock_has_a_higher_serial_than_all_that_is_shown(fleet: list[Reply
         fleet[:] = [shop("web1", statement), shop("web2")]
 
     heard.then = hold
-    done = run("lock", "shop", "--reason", "x", "--config", config, "--json", "--discovery-timeout", "2")
+    done = run("lock", "shop", "--reason", "x", "--config", config, "--json", "--discovery-timeout", "5")
     shown = json.loads(done.stdout)
     assert (done.exit_code, shown["serial"], shown["holds"], shown["lacks"]) == (1, far + 1, ["web1"], ["web2"])
     assert "not on web2" in done.stderr

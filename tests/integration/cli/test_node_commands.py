@@ -29,13 +29,14 @@ def node(tmp_path: Path, deploykit_broker: EmbeddedBroker) -> Iterator[Node]:
         yield made
 
 
-def settings_file(node: Node, *, address: str = "", more: str = "") -> Path:
+def settings_file(node: Node, *, address: str = "", connect_timeout: int = 60, more: str = "") -> Path:
     """The settings of the node, which is its own operator, too."""
     file = node.root / "deploykit.toml"
     file.touch(mode=0o600)
     file.write_text(
         f'node = "web1"\nstate = "{node.root}/state"\nsigning_key = "{node.root}/operator.key"\n'
-        f'[broker]\nconnect_timeout = 2\naddress = "{address or node.settings.broker.address}"\n'
+        f"[broker]\nconnect_timeout = {connect_timeout}\n"
+        f'address = "{address or node.settings.broker.address}"\n'
         f'[outbox]\npath = "{node.root}/spool"\n[trust]\nallowed_signers = "{node.signers}"\n'
         f'[repositories.shop]\nurl = "{node.origin.path}"\n'
         f'[sites.shop]\npath = "{node.site}"\nrepo = "shop"\n{more}'
@@ -164,7 +165,7 @@ def test_status_names_what_it_cannot_read_and_tells_the_rest(node: Node) -> None
 
 def test_a_deploy_without_a_broker_says_so_at_once_and_asks_nobody(node: Node) -> None:
     node.origin.push(tag="v1")
-    file = settings_file(node, address="stomp://127.0.0.1:9")
+    file = settings_file(node, address="stomp://127.0.0.1:9", connect_timeout=2)
     began = time.monotonic()
     done = run("deploy", "shop", "--ref", "v1", "--node", "web1", "--timeout", "300", "-c", str(file))
     assert time.monotonic() - began < 30

@@ -283,7 +283,7 @@ def test_the_embedded_broker_reads_its_passcode_again_at_hup(tmp_path: Path) -> 
     try:
         wait_until(lambda: "ready: " in said.read_text(), timeout=60)
         address = said.read_text().split()[1].replace("//", "//ada:{}@")
-        with running(fast(address.format("before"))) as bus:
+        with running(fast(address.format("before"), heartbeat=10.0)) as bus:  # it must not be lost on a busy machine
             passcode.write_text("")
             process.send_signal(signal.SIGHUP)
             wait_until(lambda: "settings not reloaded, the old ones stay: " in said.read_text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -151,7 +152,7 @@ def test_what_does_not_change_is_said_every_few_minutes_only(node: Node, monkeyp
         agent.ready()
         asker.wait(lambda d: d.request is None)
         deploy(node, "v1", {"index.html": "one\n"})
-        asker.wait(lambda d: d.request is None and d.sites[0].ref == "refs/tags/v1")
+        asker.wait(lambda d: d.request is None and d.sites[0].ref == "refs/tags/v1" and d.sites[0].last is not None)
         said = asker.unasked()
         looks = agent._unasked._times
         for _ in range(3):
@@ -238,10 +239,13 @@ def test_threat_45_a_replayed_question_is_answered_once_a_second_at_most(node: N
         question = asker.question("facts")
         sent = asker.send(question)
         asker.wait(lambda d: d.request == question.id)
+        began = time.monotonic()
         flood(node, sent, 300)
         wait_until(lambda: sum(questions(agent).values()) >= 301, "the replays")
+        seconds = time.monotonic() - began
         assert asker.answers(question) <= 1 + questions(agent)["answered"]
-        assert questions(agent)["repeated"] >= 290
+        assert questions(agent)["answered"] <= 2 + seconds
+        assert questions(agent)["repeated"] >= 299 - seconds
 
 
 def test_two_questions_of_one_key_are_both_answered_a_second_apart(node: Node) -> None:
@@ -249,10 +253,12 @@ def test_two_questions_of_one_key_are_both_answered_a_second_apart(node: Node) -
         agent.ready()
         asker = Asker(node)
         both = asker.question("facts"), asker.question("sites")
+        asked = datetime.now(UTC)
         for question in both:
             asker.send(question)
         times = [asker.wait(lambda d, q=question: d.request == q.id).time for question in both]  # type: ignore[misc]
-        assert abs(times[1] - times[0]) > timedelta(seconds=0.8)
+        # Not from the first answer: its second begins before it is written, and that may take a while.
+        assert max(times) - asked > timedelta(seconds=0.8)
 
 
 def test_a_question_for_others_or_that_has_expired_is_not_answered(node: Node) -> None:

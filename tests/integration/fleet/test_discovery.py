@@ -19,7 +19,15 @@ from deploykit.messages.topics import TopicMap
 from deploykit.names import NodeName
 from deploykit.settings import BusSettings
 from tests.brokers.server import BrokerServer
-from tests.support.responders import OPERATOR, STRANGER, Reply, Responders, described, trust_of_asker
+from tests.support.responders import (
+    OPERATOR,
+    STRANGER,
+    Reply,
+    Responders,
+    described,
+    end_with_the_answers,
+    trust_of_asker,
+)
 from tests.support.wait import wait_until
 
 HELD_BACK = discovery.HELD_BACK
@@ -30,6 +38,12 @@ WEB1, WEB2, WEB3 = NodeName("web1"), NodeName("web2"), NodeName("web3")
 def _nobody_holds_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stand-ins answer at once."""
     monkeypatch.setattr(discovery, "HELD_BACK", 0.0)
+
+
+@pytest.fixture
+def all_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what is not about the end of the wait."""
+    end_with_the_answers(monkeypatch)
 
 
 @pytest.fixture
@@ -61,8 +75,9 @@ def test_nodes_are_found_without_a_list(bus: Bus, deploykit_broker: EmbeddedBrok
         described("web1"),
         on_node=lambda node: heard.append(node.node),
         timeout=60.0,
+        quiet=3.0,  # the second answer comes at once, but on a busy machine
     )
-    assert time.monotonic() - began < 50  # half a second of silence ends it, not the time limit
+    assert time.monotonic() - began < 50  # silence ends it, not the time limit
     assert list(found.nodes) == [WEB1, WEB2]
     assert heard == [WEB2, WEB1]
     assert (found.silent, found.unexpected, found.doubts, found.twins) == ((), (), {}, {})
@@ -86,7 +101,7 @@ def test_a_list_ends_it_when_all_have_answered(bus: Bus, deploykit_broker: Embed
 
 
 def test_silent_and_unexpected_nodes_are_named(bus: Bus, deploykit_broker: EmbeddedBroker) -> None:
-    found = answered(bus, deploykit_broker, described("web3"), expected=frozenset({WEB1}), timeout=0.5)
+    found = answered(bus, deploykit_broker, described("web3"), expected=frozenset({WEB1}), timeout=3.0)
     assert found.silent == (WEB1,)
     assert found.unexpected == (WEB3,)
 
@@ -94,15 +109,24 @@ def test_silent_and_unexpected_nodes_are_named(bus: Bus, deploykit_broker: Embed
 def test_a_node_that_holds_its_answer_back_for_a_second_is_found(
     bus: Bus, deploykit_broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(discovery, "HELD_BACK", HELD_BACK)
+    """Silence does not end the wait before the held-back answers are in; for those there is a minute here."""
+    assert HELD_BACK == 1.0, "what agents do"
+    monkeypatch.setattr(discovery, "HELD_BACK", 60.0)
+
+    class Found(Exception):
+        pass
 
     def held_back(question: NodeQueried) -> Iterable[Reply]:
         yield described("web1")
         assert not threading.Event().wait(1.0)
         yield described("web2")
 
-    with Responders(deploykit_broker.address, held_back):
-        assert list(ask(bus).nodes) == [WEB1, WEB2]
+    def on_node(node: NodeDescribed) -> None:
+        if node.node == WEB2:
+            raise Found
+
+    with Responders(deploykit_broker.address, held_back), pytest.raises(Found):
+        ask(bus, on_node=on_node, timeout=60.0)
 
 
 def test_a_late_first_answer_is_waited_for(bus: Bus, deploykit_broker: EmbeddedBroker) -> None:
@@ -113,9 +137,10 @@ def test_a_late_first_answer_is_waited_for(bus: Bus, deploykit_broker: EmbeddedB
         return [described("web1")]
 
     with Responders(deploykit_broker.address, late):
-        assert list(ask(bus).nodes) == [WEB1]
+        assert list(ask(bus, timeout=60.0).nodes) == [WEB1]
 
 
+@pytest.mark.usefixtures("all_answers")
 def test_the_question_carries_its_end(bus: Bus, deploykit_broker: EmbeddedBroker) -> None:
     with Responders(deploykit_broker.address, lambda question: [described("web1")]) as nodes:
         ask(bus)
@@ -124,6 +149,7 @@ def test_the_question_carries_its_end(bus: Bus, deploykit_broker: EmbeddedBroker
     assert 0 < (question.expires - question.time).total_seconds() <= 60
 
 
+@pytest.mark.usefixtures("all_answers")
 @pytest.mark.parametrize(
     ("reply", "says"),
     [
@@ -137,7 +163,7 @@ def test_the_question_carries_its_end(bus: Bus, deploykit_broker: EmbeddedBroker
 def test_threat_6_an_answer_that_is_not_believed_is_a_doubt_and_no_silence(
     bus: Bus, deploykit_broker: EmbeddedBroker, reply: Reply, says: str
 ) -> None:
-    found = answered(bus, deploykit_broker, reply, described("web2"), expected=frozenset({WEB1, WEB2}), timeout=0.5)
+    found = answered(bus, deploykit_broker, reply, described("web2"), expected=frozenset({WEB1, WEB2}))
     assert list(found.nodes) == [WEB2]
     assert found.silent == (WEB1,)
     ((node, (doubt,)),) = found.doubts.items()
@@ -145,6 +171,7 @@ def test_threat_6_an_answer_that_is_not_believed_is_a_doubt_and_no_silence(
     assert says in doubt
 
 
+@pytest.mark.usefixtures("all_answers")
 def test_answers_to_others_and_descriptions_unasked_are_passed_over(bus: Bus, deploykit_broker: EmbeddedBroker) -> None:
     found = answered(
         bus,
@@ -157,6 +184,7 @@ def test_answers_to_others_and_descriptions_unasked_are_passed_over(bus: Bus, de
     assert found.doubts == {}
 
 
+@pytest.mark.usefixtures("all_answers")
 def test_two_agents_of_one_name_are_shown_as_twins(bus: Bus, deploykit_broker: EmbeddedBroker) -> None:
     heard: list[NodeDescribed] = []
     found = answered(
@@ -174,6 +202,7 @@ def test_two_agents_of_one_name_are_shown_as_twins(bus: Bus, deploykit_broker: E
     }
 
 
+@pytest.mark.usefixtures("all_answers")
 def test_a_flood_of_forged_answers_neither_grows_nor_ends_it(bus: Bus, deploykit_broker: EmbeddedBroker) -> None:
     flood: list[Reply] = [(described(f"web{n % 5}", version=str(n)), STRANGER if n % 2 else None) for n in range(2000)]
     found = answered(bus, deploykit_broker, *flood, described("web9"))
@@ -183,17 +212,18 @@ def test_a_flood_of_forged_answers_neither_grows_nor_ends_it(bus: Bus, deploykit
 
 
 def test_a_connection_that_is_lost_is_an_error_in_seconds(bus: Bus, deploykit_broker: EmbeddedBroker) -> None:
-    with Responders(deploykit_broker.address, lambda question: [described("web1")]) as nodes:
+    heard = threading.Event()  # nodes answer before the broker has confirmed the question
+    with Responders(deploykit_broker.address, lambda question: [described("web1")]):
 
         def kill() -> None:
-            assert nodes.answered.wait(60)
+            assert heard.wait(60)
             deploykit_broker.kill()
 
         stopper = threading.Thread(target=kill)
         stopper.start()
         began = time.monotonic()
         with pytest.raises(ConnectError, match="lost while nodes answered"):
-            ask(bus, expected=frozenset({WEB1, WEB2}), timeout=60.0)
+            ask(bus, expected=frozenset({WEB1, WEB2}), timeout=60.0, on_node=lambda node: heard.set())
         assert time.monotonic() - began < 40
         stopper.join()
 
@@ -208,6 +238,7 @@ def test_a_bus_that_has_lost_its_connection_is_an_error(
         ask(bus)
 
 
+@pytest.mark.usefixtures("all_answers")
 def test_nodes_are_found_over_real_brokers(real_broker: BrokerServer) -> None:
     with Bus(BusSettings(address=real_broker.address)) as asking:
         assert asking.wait_connected(60)
@@ -218,7 +249,6 @@ def test_nodes_are_found_over_real_brokers(real_broker: BrokerServer) -> None:
             described("web2", version="x" * 20_000),
             (described("web3"), None),
             expected=frozenset({WEB1, WEB2, WEB3}),
-            timeout=1.0,
         )
     assert list(found.nodes) == [WEB1, WEB2]
     assert found.silent == (WEB3,)

@@ -39,10 +39,10 @@ def fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def check_mandate(fleet: FiveNodes, rollout: str) -> None:
     """Compare what was heard: one mandate, signed by two people, and every command of the rollout names it."""
-    mandates = fleet.books.of(RolloutApproved, lambda one: one.rollout == rollout)
+    mandates = fleet.books.wait(RolloutApproved, lambda one: one.rollout == rollout)
     assert len(mandates) == 1
     assert all(fleet.books.signed_by(mandates[0], name) for name in APPROVERS)
-    commands = fleet.books.of(DeployRequested, lambda one: one.rollout == rollout)
+    commands = fleet.books.wait(DeployRequested, lambda one: one.rollout == rollout)
     mandate = fleet.desk.stored.contents.head.mandate
     assert mandate is not None
     assert {command.mandate for command in commands} == {mandate.digest}

@@ -111,7 +111,7 @@ def test_an_expired_command_is_made_anew_for_the_same_commit(tmp_path: Path, dep
         stand = fleet.nodes[NodeName("web1")]
         seen = Seen()
         seen.on_tick = lambda: press(bool(stand.heard))
-        rollout = roll_out(fleet, seen=seen, timeout=4.0).plan.rollout
+        rollout = roll_out(fleet, seen=seen, timeout=8.0).plan.rollout
         (first,) = stand.heard
         wait_until(lambda: utc_now() > fleet.expires[first], "the end of the command")
         stand.behaves = {}

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.rabbitmq
 
 NODES = 200
 #: Seconds for a node and phase: enough for a busy machine, and for silent nodes to be asked a second time.
-TIMEOUT = 12
+TIMEOUT = 25
 #: MiB that the coordinator may hold.
 MOST_MEMORY = 100
 OLD, NEW, NEWER = str(FIRST.commit), "ab" * 20, "cd" * 20

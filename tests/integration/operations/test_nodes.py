@@ -14,10 +14,10 @@ from deploykit.bus import Bus
 from deploykit.config import load_settings
 from deploykit.errors import NobodyMatches, RefNotFound, UsageError
 from deploykit.fleet import discovery
+from deploykit.fleet.inventory import DiscoveryWindow
 from deploykit.fleet.selection import Selection
 from deploykit.messages import HeldRef, NodeDescribed, NodeQueried, SiteOperation, SiteRelease, SiteState
 from deploykit.names import NodeName, ObjectId, RefName, RepoName, SiteName
-from deploykit.operations import nodes as nodes_module
 from deploykit.operations.fleetstatus import fleet_status
 from deploykit.operations.nodes import find_nodes
 from deploykit.operations.sitehistory import site_history
@@ -25,7 +25,7 @@ from deploykit.operations.targets import resolve_targets
 from deploykit.settings import Settings
 from deploykit.trust.mandate import Requirement
 from tests.support.node import Origin
-from tests.support.responders import STRANGER, Reply, Responders, asker_settings, described
+from tests.support.responders import STRANGER, Reply, Responders, asker_settings, described, end_with_the_answers
 
 WEB1, WEB2, WEB3, DB1 = (NodeName(name) for name in ("web1", "web2", "web3", "db1"))
 SHOP, REPO = SiteName("shop"), RepoName("shop")
@@ -40,9 +40,8 @@ REFS = tuple(
 
 
 @pytest.fixture(autouse=True)
-def _nobody_holds_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stand-ins answer at once."""
-    monkeypatch.setattr(discovery, "HELD_BACK", 0.0)
+def _all_answers_are_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    end_with_the_answers(monkeypatch)
 
 
 @pytest.fixture
@@ -103,7 +102,7 @@ def test_what_a_selection_looks_at_is_asked_for_too(
 def test_answers_are_checked_against_a_list(settings: Settings, bus: Bus, fleet: list[Reply]) -> None:
     fleet += [web("web1"), web("web3"), described("db1")]
     listed = Selection(listed=(WEB1, WEB2), classes=("web",))
-    found = find_nodes(settings, bus, listed, timeout=0.5)
+    found = find_nodes(settings, bus, listed)
     assert [each.node for each in found.nodes] == [WEB1]
     assert (found.silent, found.unexpected) == ((WEB2,), (WEB3,))  # db1 would not match: it is nobody's business
     assert found.exit_code == 1
@@ -117,7 +116,7 @@ def test_the_exit_code_tells_whether_the_fleet_is_as_listed(
     settings: Settings, bus: Bus, fleet: list[Reply], listed: tuple[NodeName, ...], answers: list[str], code: int
 ) -> None:
     fleet += [web(name) for name in reversed(answers)]
-    assert find_nodes(settings, bus, Selection(listed=listed), timeout=0.5).exit_code == code
+    assert find_nodes(settings, bus, Selection(listed=listed)).exit_code == code
 
 
 def test_nobody_there_is_a_failure_that_says_what_to_look_at(settings: Settings, bus: Bus, fleet: list[Reply]) -> None:
@@ -185,7 +184,7 @@ def test_a_listed_node_that_is_silent_cannot_match_and_is_named(
     settings: Settings, bus: Bus, fleet: list[Reply]
 ) -> None:
     fleet += [web("web1"), web("web3")]
-    targets = resolve_targets(settings, bus, Selection(listed=(WEB1, WEB2), classes=("web",)), site=SHOP, timeout=0.5)
+    targets = resolve_targets(settings, bus, Selection(listed=(WEB1, WEB2), classes=("web",)), site=SHOP)
     assert (targets.nodes, targets.silent, targets.unexpected) == ((WEB1,), (WEB2,), (WEB3,))
 
 
@@ -239,9 +238,15 @@ def test_the_status_compares_with_the_newest_live_release(settings: Settings, bu
 
 
 def test_a_comparison_that_takes_nodes_long_loses_none_of_them(
-    settings: Settings, bus: Bus, deploykit_broker: EmbeddedBroker
+    settings: Settings, bus: Bus, deploykit_broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Silence of half a second would end the wait between two nodes, were they not known from another question."""
+    held_back = iter((60.0, 0.0))  # silence is to end the second question alone, if anything does
+    monkeypatch.setattr(
+        discovery,
+        "DiscoveryWindow",
+        lambda **values: DiscoveryWindow(**values | {"held_back": next(held_back)}),
+    )
 
     def compared(question: NodeQueried) -> Iterator[Reply]:
         yield web("web1")
@@ -258,15 +263,13 @@ def test_a_comparison_that_takes_nodes_long_loses_none_of_them(
 
 
 def test_a_node_that_answers_the_first_question_alone_is_silent(
-    settings: Settings, bus: Bus, deploykit_broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, bus: Bus, deploykit_broker: EmbeddedBroker
 ) -> None:
-    monkeypatch.setattr(nodes_module, "_SLOW", {"drift": 0.0})
-
     def replies(question: NodeQueried) -> list[Reply]:
         return [web("web1")] if "drift" in question.details else [web("web1"), web("web2")]
 
     with Responders(deploykit_broker.address, replies):
-        status = fleet_status(settings, bus, Selection(everybody=True), timeout=0.6)
+        status = fleet_status(settings, bus, Selection(everybody=True))
     assert {each.node: each.drift for each in status.sites[0].nodes} == {WEB1: "current", WEB2: "silent"}
     assert status.exit_code == 1
 
@@ -274,7 +277,7 @@ def test_a_node_that_answers_the_first_question_alone_is_silent(
 def test_all_current_is_a_success_and_a_silent_node_is_none(settings: Settings, bus: Bus, fleet: list[Reply]) -> None:
     fleet += [web("web1"), web("web2")]
     assert fleet_status(settings, bus, Selection(everybody=True)).exit_code == 0
-    listed = fleet_status(settings, bus, Selection(listed=(WEB1, WEB3)), site=SHOP, timeout=0.5)
+    listed = fleet_status(settings, bus, Selection(listed=(WEB1, WEB3)), site=SHOP)
     assert {each.node: each.drift for each in listed.sites[0].nodes} == {
         WEB1: "current",
         WEB2: "unexpected",

@@ -106,7 +106,7 @@ def test_a_push_is_followed_over_its_build_to_the_release_of_each_node(chain: Ch
 
 def settings(tmp_path: Path, broker: EmbeddedBroker) -> Path:
     file = tmp_path / "deploykit.toml"
-    file.write_text(f'node = "hub"\n[broker]\naddress = "{broker.address}"\nconnect_timeout = 2\n')
+    file.write_text(f'node = "hub"\n[broker]\naddress = "{broker.address}"\nconnect_timeout = 60\n')
     file.chmod(0o600)
     return file
 
@@ -143,7 +143,8 @@ def test_nothing_found_and_no_broker_are_errors_in_seconds(
     done = run("trace", "v1", "--timeout", "1", "--config", str(config))
     assert (done.returncode, done.stdout) == (1, "")
     assert "nothing about v1 in 0 messages" in done.stderr
-    config.write_text(config.read_text().replace(deploykit_broker.address, f"stomp://127.0.0.1:{unused_port}"))
+    text = config.read_text().replace("connect_timeout = 60", "connect_timeout = 1")
+    config.write_text(text.replace(deploykit_broker.address, f"stomp://127.0.0.1:{unused_port}"))
     done = run("trace", "v1", "--config", str(config))
     assert done.returncode == 1
     assert "no broker reachable" in done.stderr

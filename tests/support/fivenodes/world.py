@@ -21,7 +21,7 @@ from typing import Final, Self
 from deploykit.bus import Bus
 from deploykit.config import load_settings
 from deploykit.fleet.plan import Target
-from deploykit.messages import DeployRequested
+from deploykit.messages import DeployReported, DeployRequested
 from deploykit.names import NodeName, ObjectId, RefName, short_ref
 from deploykit.release import Site
 from deploykit.settings import BusSettings, Settings
@@ -263,7 +263,16 @@ class FiveNodes:
             file.unlink()
 
     def asked(self, phase: str, target: Target) -> set[str]:
-        """Return the nodes that were asked for a phase of a target, by their short names."""
+        """Return the nodes that were asked for a phase of a target, by their short names.
+
+        What was reported on was asked for, but the books may hear of it later than of the report.
+        """
+
+        def reported() -> set[str]:
+            reports = self.books.of(DeployReported, lambda one: one.phase == phase and one.target is not None)
+            return {one.request for one in reports if one.target is not None and one.target.commit == target.commit}
+
+        wait_until(lambda: reported() <= {one.id for one in self.books.of(DeployRequested)}, f"each {phase}")
         requests = self.books.of(DeployRequested, lambda one: one.phase == phase and one.commit == target.commit)
         return {node.partition("-")[2] for request in requests for node in request.audience}
 
