@@ -57,7 +57,7 @@ class FakeGitServer:
                 connection, _ = self._listener.accept()
                 self.connections += 1
                 with connection, contextlib.suppress(OSError):
-                    connection.settimeout(10)
+                    connection.settimeout(60)
                     self._talk(connection)
 
     def _talk(self, connection: socket.socket) -> None:

@@ -195,8 +195,9 @@ class World:
         _INSTALLED[self.python] = script.read_text()
 
     def settle(self, directory: Path, settings: str | None = None) -> None:
-        """Write a repository's settings: the spool, no relay, and what is given."""
+        """Write a repository's settings: the spool, no relay, time enough on a busy machine, and what is given."""
         text = f'spool = "{self.spool}"\n' + ("" if settings and "relay" in settings else 'relay = ""\n')
+        text += "" if settings and "timeout" in settings else "timeout = 100\n"
         self.write(directory / "deploykit.toml", text + (settings or ""))
 
     def clone(self, origin: Path, name: str = "work") -> Path:

@@ -289,7 +289,7 @@ class _Lab:
                 in_time = _wait_for_command(process, self.timeout)
                 # strace follows what the command left behind to its end. A process shows no environment while it
                 # begins another program, so one look may miss it.
-                deadline = time.monotonic() + 10
+                deadline = time.monotonic() + 60
                 while process.poll() is None and time.monotonic() < deadline:
                     _end_marked(mark, but=process.pid)
                     with contextlib.suppress(subprocess.TimeoutExpired):

@@ -49,7 +49,7 @@ class SshAgent:
         program = needs("ssh-add", package="openssh-client")
         env = {"PATH": "/usr/bin:/bin", "HOME": self._directory.name, **self.environment}
         done = subprocess.run(
-            [str(program), *words], env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False
+            [str(program), *words], env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
         )
         assert done.returncode == 0, done.stderr
 

@@ -20,7 +20,8 @@ class SshKeygen:
     def run(self, *args: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         env = {"PATH": "/usr/bin:/bin", "HOME": str(self.directory), "LC_ALL": "C", "TZ": self.zone}
         argv = [self.program, *map(str, args)]
-        return subprocess.run(argv, input=stdin, capture_output=True, env=env, cwd=self.directory, timeout=30)
+        # The primes of an RSA key are found by chance: now and then it takes ten times as long.
+        return subprocess.run(argv, input=stdin, capture_output=True, env=env, cwd=self.directory, timeout=240)
 
     def generate(self, name: str, *, kind: str = "ed25519", passphrase: str = "", comment: str = "made here") -> Path:
         path = self.directory / name

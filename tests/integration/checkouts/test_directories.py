@@ -465,7 +465,7 @@ def test_an_update_that_waits_for_another_says_so(tmp_path: Path, caplog: pytest
         thread.start()
         wait_until(lambda: caplog.records, "that it says it waits")
         assert thread.is_alive()
-    thread.join(30)
+    thread.join(60)
     assert [r.getMessage() for r in caplog.records] == [
         f"waiting for the lock {lock}: {scene.target} is being updated by another process (pid {os.getpid()})"
     ]

@@ -41,7 +41,7 @@ class Repository:
             world.directory(f"incoming/{name}")
         self.config = world.root / "hooks.toml"
         paths = f'incoming = "{self.incoming}"\narchive = "{self.archive}"\nreprepro = "{self.base}"\n'
-        world.write(self.config, f'spool = "{world.spool}"\nrelay = ""\n{paths}{settings}')
+        world.write(self.config, f'spool = "{world.spool}"\nrelay = ""\ntimeout = 100\n{paths}{settings}')
         world.directory("bin")
         done = world.deploykit("hooks", "install", "--kind", "debian", world.root / "bin")
         assert done.returncode == 0, done.stderr

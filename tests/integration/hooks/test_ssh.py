@@ -127,22 +127,23 @@ def test_the_pushers_ssh_closes_at_once_while_a_relay_goes_on(world: World, ssh:
         client.git("checkout", "--quiet", "-B", "main", cwd=work)
         client.commit(work)
         done = client.git("push", "origin", "main", cwd=work, env=env)
-        # Other tests' relays are of the same user, at the same time.
-        relays = [pid for pid in _processes_of(PUSHER) if os.fsencode(settings) in pid[1].split(b"\0")]
+        # A process shows no command line for an instant while it begins another program, so one look may miss it.
+        relays = wait_until(lambda: _with_words(PUSHER, os.fsencode(settings)), "the relay, which outlives the push")
         try:
             assert lines(done) == ["deploykit: 1 event queued"]
-            assert len(relays) == 1, "the connection stayed until the relay ended"
+            assert len(relays) == 1
         finally:
-            for pid, _ in relays:
+            for pid in relays:
                 os.kill(pid, signal.SIGKILL)
 
 
-def _processes_of(uid: int) -> list[tuple[int, bytes]]:
+def _with_words(uid: int, word: bytes) -> list[int]:
+    """The processes of a user that have a word on their command line: other tests' relays are of the same user."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if path.stat().st_uid == uid:
-                found.append((int(path.name), (path / "cmdline").read_bytes()))
+            if path.stat().st_uid == uid and word in (path / "cmdline").read_bytes().split(b"\0"):
+                found.append(int(path.name))
     return found
 
 

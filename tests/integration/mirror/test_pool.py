@@ -21,6 +21,7 @@ from tests.support import gitserver as gs
 from tests.support.gitserver import BLOB, COMMIT, TREE, FakeGitServer
 from tests.support.killsweep import sample_size
 from tests.support.origins import GitRepo, git_daemon, run_git
+from tests.support.ports import free_port
 from tests.support.wait import wait_until
 
 MAIN = RefName("refs/heads/main")
@@ -109,12 +110,9 @@ def test_a_gap_fetches_everything_at_once(tmp_path: Path) -> None:
 
 
 def test_an_origin_that_is_down_fails_the_request_and_is_tried_again(tmp_path: Path) -> None:
-    repo = GitRepo.make(tmp_path / "served" / "o.git")
-    repo.commit()
     seen = Results()
-    with git_daemon(tmp_path / "served") as server:
-        url = server.url("o.git")
-    mirror = Mirror.open(tmp_path / "m.git", url)
+    # A port of this test's own, on which nobody listens: that of a server which has ended may be another's by now.
+    mirror = Mirror.open(tmp_path / "m.git", f"git://127.0.0.1:{free_port()}/o.git")
     with MirrorPool(workers=2, on_result=seen, chance=lambda: 0.0) as pool:
         pool.add("site", mirror, at_once=False)
         with pytest.raises(OriginError):

@@ -197,7 +197,8 @@ def test_a_service_that_a_script_started_on_purpose_is_left_alone(stage: Stage, 
         stage.recover()
         assert not is_running(first)
         assert is_running(pid), "a service of the site was killed"
-        environment = Path(f"/proc/{pid}/environ").read_bytes()
+        # A process shows no environment for an instant while it begins another program.
+        environment = wait_until(Path(f"/proc/{pid}/environ").read_bytes, "the environment of the service")
         assert f"{MARK}=".encode() in environment, "and it was not for want of the mark"
     finally:
         with contextlib.suppress(ProcessLookupError):

@@ -185,7 +185,8 @@ def test_who_locks_the_directory_stops_no_revocation_in_silence(file: Path, monk
     assert revoke(file, fixed_key(1).public_blob)
 
 
-def test_lines_added_and_removed_at_once_all_take_effect(file: Path) -> None:
+def test_lines_added_and_removed_at_once_all_take_effect(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deploykit.trust.signersfile._LOCK_WAIT", 300.0)  # others write to the disk first
     signers = [fixed_key(number) for number in range(1, 13)]
     for number, key in enumerate(signers):
         trust(file, f"node{number}", key.public_blob)

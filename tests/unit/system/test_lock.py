@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from deploykit.errors import LockBusy
 from deploykit.system.lock import FileLock, lock_descriptor
+from tests.support.wait import wait_until
 
 _HOLD = "import sys, time\nfrom deploykit.system.lock import FileLock\n"
 
@@ -59,7 +61,15 @@ def test_who_waits_gets_it_and_says_once_for_whom(
     caplog.set_level(logging.INFO, "deploykit.system.lock")
     path = tmp_path / "lock"
     holder = Holder(path)
-    end = threading.Timer(0.4, holder.kill)
+
+    def end_once_it_is_said() -> None:
+        try:
+            wait_until(lambda: caplog.records, "that it says it waits")
+            time.sleep(0.3)  # it looks again several times meanwhile, and may not say it again
+        finally:
+            holder.kill()
+
+    end = threading.Thread(target=end_once_it_is_said)
     end.start()
     with FileLock(path, wait=wait):
         pass
@@ -136,24 +146,28 @@ def test_a_child_that_is_handed_the_descriptor_keeps_it(tmp_path: Path) -> None:
         child.wait()
 
 
-def test_a_file_that_was_replaced_while_we_waited_is_not_the_lock(tmp_path: Path) -> None:
+def test_a_file_that_was_replaced_while_we_waited_is_not_the_lock(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "deploykit.system.lock")
     path = tmp_path / "lock"
     got = threading.Event()
 
     def wait() -> None:
-        with FileLock(path, wait=30):
+        with FileLock(path, wait=60):
             got.set()
 
     with FileLock(path):
         thread = threading.Thread(target=wait)
         thread.start()
+        wait_until(lambda: caplog.records, "that it waits, and so has the old file open")
         assert not got.wait(0.1)
         path.unlink()
         fresh = FileLock(path)
         fresh.__enter__()
     assert not got.wait(0.5)
     fresh.__exit__(None, None, None)
-    thread.join(30)
+    thread.join(60)
     assert got.is_set()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from statistics import median
 
 import bcrypt
 import pytest
@@ -49,14 +48,12 @@ def test_an_unknown_name_takes_as_long_as_a_known_one(stored: str) -> None:
     table = parse_passwords(f"ann:{stored}")
 
     def seconds(name: str) -> float:
-        times = []
-        for _ in range(7):
-            began = time.thread_time()
-            table.check(name, "wrong")
-            times.append(time.thread_time() - began)
-        return median(times)
+        began = time.thread_time()
+        table.check(name, "wrong")
+        return time.thread_time() - began
 
-    known, unknown = seconds("ann"), seconds("eve")
+    # In turn, so that what shares the processor's core weighs on both; noise only adds, so the quickest are compared.
+    known, unknown = map(min, zip(*((seconds("ann"), seconds("eve")) for _ in range(7)), strict=True))
     assert 0.5 < unknown / known < 2
 
 

@@ -337,7 +337,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     assert [entry.name for entry in tmp_path.iterdir()] == ["allowed_signers"]
 
 
-def test_many_at_once_all_get_their_line(tmp_path: Path) -> None:
+def test_many_at_once_all_get_their_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deploykit.trust.signersfile._LOCK_WAIT", 300.0)  # others write to the disk first
     path = tmp_path / "allowed_signers"
     keys = [SigningKey.generate() for _ in range(12)]
     threads = [threading.Thread(target=trust, args=(path, f"p{at}", key.public_blob)) for at, key in enumerate(keys)]
