@@ -5,6 +5,7 @@ Each can be done again after a crash and comes to the same. Nothing here touches
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from pathlib import Path
@@ -21,6 +22,7 @@ from deploykit.release.site import Site
 from deploykit.release.source import TreeSource
 from deploykit.system.durable import sync_filesystem
 from deploykit.trees import CannotPatch, Manifest, WriteOptions, patch_tree, retake_manifest, write_tree
+from deploykit.trees.copying import copy_across
 from deploykit.trees.files import OpenDirectories, open_directory, put_file, put_symlink, remove_tree
 from deploykit.trees.manifest import MODE, OURS, WIDTH, ManifestRows
 from deploykit.trees.writer import Progress, next_tick, this_tick
@@ -136,7 +138,11 @@ def link_shared(site: Site, name: str, manifest: Manifest, environment: Environm
     rows = ManifestRows.without(manifest, drop)
     rows.directories = {d for d in rows.directories if d not in paths and not d.startswith(hidden)}
     release = open_directory(site.release_path(name))
-    shared = open_directory(site.shared_dir)
+    try:
+        shared = site.open_shared()
+    except BaseException:
+        os.close(release)
+        raise
     try:
         with OpenDirectories(release) as inside, OpenDirectories(shared) as outside:
             for text in site.settings.shared:
@@ -144,7 +150,7 @@ def link_shared(site: Site, name: str, manifest: Manifest, environment: Environm
                 parent, _, last = path.rpartition("/")
                 at = inside.open(parent, create=True, umask=environment.rules.umask, owner=environment.owner)
                 there = outside.open(parent, create=True, umask=environment.rules.umask, owner=environment.owner)
-                _seed(text, last, at, there, environment)
+                _seed(text, last, at, there, environment, durable=site.settings.durable)
                 target = os.fsencode("../" * (path.count("/") + 2) + "shared/" + path)
                 seen = put_symlink(last, at, target, owner=environment.owner)
                 rows.add(path, _LINK, seen, blob_id(target, rows.oid_length), ours=True)
@@ -159,19 +165,29 @@ def link_shared(site: Site, name: str, manifest: Manifest, environment: Environm
     )
 
 
-def _seed(text: str, name: str, at: int, there: int, environment: Environment) -> None:
+def _seed(text: str, name: str, at: int, there: int, environment: Environment, *, durable: bool) -> None:
     """Remove what is in the place of the link; make its target from it, or anew, where the target is missing."""
     try:
         os.stat(name, dir_fd=there, follow_symlinks=False)
     except FileNotFoundError:
         try:
-            os.rename(name, name, src_dir_fd=at, dst_dir_fd=there)
+            _move(name, at, there, durable=durable)
         except FileNotFoundError:
             if not text.endswith("/"):
                 raise ReleaseError(f"the shared file {text} is missing", "create it in shared/") from None
             with OpenDirectories(there) as made:
                 made.open(name, create=True, umask=environment.rules.umask, owner=environment.owner)
     remove_tree(name, at)
+
+
+def _move(name: str, at: int, there: int, *, durable: bool) -> None:
+    """Move an entry to another directory; on another file system it is a copy, and the caller removes the source."""
+    try:
+        os.rename(name, name, src_dir_fd=at, dst_dir_fd=there)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        copy_across(name, at, there, durable=durable)
 
 
 def finalize(site: Site, name: str, manifest: Manifest, environment: Environment, *, tag: str, commit: str) -> Manifest:

@@ -81,6 +81,13 @@ def check_shared(source: TreeSource, tree: ObjectId, site: Site, rules: TreeRule
     Raises:
         PreflightRefused: naming the path.
     """
+    if site.settings.shared and os.path.lexists(site.shared_dir):
+        try:
+            os.close(site.open_shared())
+        except OSError as error:
+            raise PreflightRefused(
+                f"cannot open {site.shared_dir}: {error.strerror}", "a directory must be there, or a symlink to one"
+            ) from error
     for at, text in enumerate(site.settings.shared):
         path = text.rstrip("/")
         parts = path.split("/")
@@ -90,6 +97,12 @@ def check_shared(source: TreeSource, tree: ObjectId, site: Site, rules: TreeRule
         for n, other in enumerate(site.settings.shared):
             if other.rstrip("/") in above or (n != at and other.rstrip("/") == path):
                 raise PreflightRefused(f"shared path {text!r} is within {other!r}, which is shared", "keep one of them")
+        for way in sorted(above):
+            if (site.shared_dir / way).is_symlink():
+                raise PreflightRefused(
+                    f"shared path {text!r}: {site.shared_dir / way} is a symlink, behind which nothing is shared",
+                    f"share {way}/ itself, or mount there what the symlink leads to",
+                )
         if text.endswith("/") or os.path.lexists(site.shared_dir / path):
             continue
         parent, _, name = path.rpartition("/")

@@ -1,7 +1,7 @@
 """A site on disk: its directories, its lock, its state, and what is live.
 
     releases/<seq>-<tag>-<sha>/   one release each
-    shared/                       what every release links to
+    shared/                       what every release links to; may be a symlink to a mounted directory
     current -> releases/...       what is live, swapped by rename
     .deploykit/                   state.json, journal, history/, manifests/, building/, trash/, lock
 
@@ -25,10 +25,12 @@ from deploykit.release.model import Operation, Release, StepRecord
 from deploykit.release.state import SiteRecord, load_state, load_steps, save_state
 from deploykit.settings.site import SiteSettings
 from deploykit.system.lock import FileLock
-from deploykit.system.ownership import OthersCanChange, check_owned, user_name
+from deploykit.system.ownership import OthersCanChange, check_owned, open_owned, user_name
 from deploykit.trees import Manifest, check_link, read_link
+from deploykit.trees.files import open_directory
 
 _NAME_MAX: Final = 200
+_FOLLOWED: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Site:
@@ -171,6 +173,8 @@ class Site:
         try:
             self.check_place()
             check_link(self.current_link)
+            if self.shared_dir.is_symlink():
+                os.close(self.open_shared())
             self.path.mkdir(mode=0o755, parents=True, exist_ok=True)
             for directory, mode in (
                 (self.releases_dir, 0o755),
@@ -193,6 +197,35 @@ class Site:
             raise PreflightRefused(
                 f"cannot set up {self.path}: {error.strerror} ({error.filename})",
                 "make the directory writable for the user deploykit runs as",
+            ) from error
+
+    def open_shared(self) -> int:
+        """Open `shared/`. It may be a symlink to a directory elsewhere, such as a mounted one.
+
+        For root nobody else may be able to change where the symlink leads.
+
+        Raises:
+            PreflightRefused: it leads nowhere, or others can change where it leads.
+            OSError: it cannot be opened.
+        """
+        if not self.shared_dir.is_symlink():
+            return open_directory(self.shared_dir)
+        try:
+            if os.geteuid() != 0:
+                return os.open(self.shared_dir, _FOLLOWED)
+            way = open_owned(self.shared_dir, frozenset({0}), way_only=True)
+            try:
+                return os.open(f"/proc/self/fd/{way}", _FOLLOWED)
+            finally:
+                os.close(way)
+        except OthersCanChange as found:
+            raise PreflightRefused(
+                f"{self.shared_dir} is not safe: others can change {found.place}: {found.why}", found.remedy
+            ) from None
+        except OSError as error:
+            raise PreflightRefused(
+                f"{self.shared_dir} leads to {self.shared_dir.readlink()}: {error.strerror}",
+                "mount what belongs there, or correct the symlink",
             ) from error
 
     def check_place(self) -> None:

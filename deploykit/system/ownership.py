@@ -40,13 +40,14 @@ class OthersCanChange(Exception):
         self.uid = uid
 
 
-def open_owned(path: Path, trusted: frozenset[int], *, sticky: bool = False) -> int:
+def open_owned(path: Path, trusted: frozenset[int], *, sticky: bool = False, way_only: bool = False) -> int:
     """Return a descriptor (O_PATH) of what `path` leads to, which only trusted users can change or swap.
 
     Args:
         path: a file or directory.
         trusted: user ids.
         sticky: it may itself be a directory like `/tmp`, where others can add what is their own.
+        way_only: it may itself belong to anybody, who can change it and cannot swap it.
 
     Raises:
         OthersCanChange: somebody else can.
@@ -77,10 +78,14 @@ def open_owned(path: Path, trusted: frozenset[int], *, sticky: bool = False) -> 
                     del way[1:]
                 rest += reversed(target.split("/"))
                 continue
-            require_owned(place, fd, trusted, sticky=True)
+            if rest or not way_only:
+                require_owned(place, fd, trusted, sticky=True)
+            else:  # whoever owns an entry of a sticky directory can rename it
+                require_owned(here or "/", at, trusted)
             way.append((place, fd))
         last, fd = way[-1]
-        require_owned(last or "/", fd, trusted, sticky=sticky)
+        if not way_only:
+            require_owned(last or "/", fd, trusted, sticky=sticky)
         return os.dup(fd)
 
 
