@@ -7,7 +7,6 @@ each time; `nox -s sweep` plays every point on every broker.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,8 +15,8 @@ import pytest
 from tests.support.chain.brokers import EmbeddedProcess, RealBroker
 from tests.support.chain.stages import ALL_HITS, Hit, play
 from tests.support.chain.world import Chain
+from tests.support.chance import dice
 from tests.support.killsweep import sample_size
-from tests.support.needs import in_ci
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
@@ -30,8 +29,7 @@ _REAL = [
 
 def hits() -> Sequence[Hit]:
     """All points, in an order of their own; or a sample."""
-    dice = random.Random(0) if in_ci() else random.SystemRandom()
-    return dice.sample(ALL_HITS, len(ALL_HITS) if _SAMPLE is None else min(_SAMPLE, len(ALL_HITS)))
+    return dice().sample(ALL_HITS, len(ALL_HITS) if _SAMPLE is None else min(_SAMPLE, len(ALL_HITS)))
 
 
 @pytest.mark.parametrize("kind", ["embedded", *(_REAL if _SAMPLE is None else ())])

@@ -6,7 +6,6 @@ CI a sample on the embedded one.
 
 from __future__ import annotations
 
-import random
 import sys
 from itertools import product
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from deploykit.fleet.plan import Target
+from tests.support.chance import dice
 from tests.support.fivenodes.books import Books
 from tests.support.fivenodes.brokers import BROKERS, broker_of
 from tests.support.fivenodes.world import FiveNodes
@@ -63,7 +63,7 @@ def test_killed_at_any_write_of_its_journal_it_is_gone_on_with_to_the_same_end(
                 writes = run_to(fleet, fleet.level(), fleet.push(), "never", 0, back=back)
                 assert writes >= fewest
             points = list(product(("before", "after"), range(1, writes + 1)))
-            for when, number in random.sample(points, len(points) if _SAMPLE is None else 1):
+            for when, number in dice().sample(points, len(points) if _SAMPLE is None else 1):
                 try:
                     run_to(fleet, fleet.level(), fleet.push(), when, number, back=back)
                 except BaseException as error:

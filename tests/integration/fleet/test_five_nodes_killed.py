@@ -6,11 +6,11 @@ on every broker.
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import pytest
 
+from tests.support.chance import dice
 from tests.support.fivenodes.brokers import BROKERS, REAL, broker_of
 from tests.support.fivenodes.stages import ALL_HITS, STAGES, Hit, killable, play
 from tests.support.fivenodes.world import FiveNodes
@@ -25,7 +25,7 @@ _MOST = 2
 
 def hits() -> list[Hit]:
     """All points, in an order of their own; or a sample."""
-    return random.sample(ALL_HITS, len(ALL_HITS) if _SAMPLE is None else min(_SAMPLE, _MOST))
+    return dice().sample(ALL_HITS, len(ALL_HITS) if _SAMPLE is None else min(_SAMPLE, _MOST))
 
 
 @pytest.mark.parametrize("kind", BROKERS if _SAMPLE is None else ["embedded"])

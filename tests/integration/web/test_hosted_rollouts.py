@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from deploykit.fleet.journal import CommandRecord
 from deploykit.settings import Settings
 from deploykit.web.ledger.ledger import Ledger
 from deploykit.web.ledger.rollouts import LedgerRollout
+from tests.support.chance import dice
 from tests.support.hosting import HostProcess, console_settings, emptied, ledger_of, wait_ended
 from tests.support.killsweep import sample_size
 from tests.support.postgres import running_postgres
@@ -152,7 +152,7 @@ _SAMPLE = sample_size(4)
 def test_killed_at_any_write_the_next_one_ends_as_it_would_have(
     fleet: StandIns, settings: Settings, tmp_path: Path, behaves: dict[str, dict[str, str]]
 ) -> None:
-    chosen = random.sample(_POINTS, len(_POINTS) if _SAMPLE is None else min(1, _SAMPLE))
+    chosen = dice().sample(_POINTS, len(_POINTS) if _SAMPLE is None else min(1, _SAMPLE))
     for at, (when, number) in enumerate(chosen):
         fleet.reset(behaves)
         plan = plan_of(fleet.nodes, batch=ONE_BY_ONE, on_failure="rollback")
