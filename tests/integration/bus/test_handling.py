@@ -170,7 +170,7 @@ def test_a_flood_beyond_the_bound_stops_reading_and_nothing_is_lost() -> None:
     """A broker that knows no prefetch: we bound what is in memory by not reading, and catch up later."""
     hold = threading.Event()
     collector = Collector(lambda _: _after(hold))
-    with FloodServer(5000) as server, Bus(fast(server.address)) as bus:
+    with FloodServer(5000) as server, Bus(fast(server.address, heartbeat=UNHURRIED)) as bus:
         bus.subscribe("/queue/q", collector)
         wait_until(lambda: bus.counters.received > 900)
         time.sleep(0.3)
@@ -185,7 +185,7 @@ def test_what_ends_under_a_flood_does_not_wait_for_an_answer_behind_what_is_not_
     end: Callable[[Bus, Subscription], None],
 ) -> None:
     """More than fits between the broker and us: it reads our goodbye when we have read what it wrote before."""
-    with FloodServer(3000, 8000) as server, Bus(fast(server.address, connect_timeout=20)) as bus:
+    with FloodServer(3000, 8000) as server, Bus(fast(server.address, connect_timeout=20, heartbeat=UNHURRIED)) as bus:
         subscription = bus.subscribe("/queue/q", lambda _: time.sleep(0.001))
         wait_until(lambda: subscription.queued >= 1000)
         began = time.monotonic()

@@ -62,6 +62,10 @@ class Fleet:
         """The lines for people."""
         return [m.text for _, m in list(self.heard) if isinstance(m, Notice)]
 
+    def line(self, text: str) -> str:
+        """Wait for the line for people that has a text: it goes out beside the event, and may be heard after it."""
+        return wait_until(lambda: next((each for each in self.lines() if text in each), ""), f"a line with {text}")
+
     def builds(self, name: str = "shop-tests") -> list[dict[str, str]]:
         """The parameters of what Jenkins built."""
         return [dict(build.parameters) for build in self.jenkins.queue.jobs[name].builds]
@@ -99,7 +103,8 @@ def test_a_push_starts_a_build_and_everybody_hears_of_it(fleet: Fleet) -> None:
     assert (queued.server, queued.job, queued.number, queued.perhaps_twice) == ("ci", "shop-tests", 0, False)
     assert (started.number, started.queue_item) == (1, queued.queue_item)
     assert started.url.endswith("/job/shop-tests/1/")
-    assert fleet.lines() == [f"web1 Requested Jenkins build: [shop] refs/heads/main {NEW} / shop-tests"]
+    line = fleet.line("Jenkins build")
+    assert fleet.lines() == [line] == [f"web1 Requested Jenkins build: [shop] refs/heads/main {NEW} / shop-tests"]
     assert trigger.status == "waiting for a broker"
 
 
@@ -149,7 +154,7 @@ def test_a_build_that_is_refused_says_what_to_change_and_is_built_after_that(fle
         letter = next(d for d, _ in fleet.heard if "dead-letter-reason" in d.headers)
         assert "409" in letter.headers["dead-letter-reason"]
         assert letter.headers["original-destination"] == fleet.settings.topics.source
-        assert any(line.startswith("web1 Refused Jenkins build: [shop]") for line in fleet.lines())
+        assert fleet.line("Refused").startswith("web1 Refused Jenkins build: [shop]")
         # Mended, and sent back from the dead letters.
         fleet.jenkins.queue.jobs["shop-tests"].disabled = False
         kept = ("content-type", "subject", "deploykit-type", "deploykit-id")
@@ -192,7 +197,7 @@ def test_where_it_may_not_look_it_asks_again_and_says_perhaps_twice(fleet: Fleet
         fleet.bus.send(push())
         (queued,) = fleet.wait("queued", "joined")
     assert queued.perhaps_twice
-    assert "perhaps twice" in next(line for line in fleet.lines() if "plain" in line)
+    assert "perhaps twice" in fleet.line("plain")
 
 
 def test_on_the_originals_topics_its_readers_understand_the_line(fleet: Fleet) -> None:
