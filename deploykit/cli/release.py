@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 import click
 
-from deploykit.cli.options import json_option, print_json
+from deploykit.cli.options import Directory, json_option, print_json
 from deploykit.cli.releasing import (
     end_with,
     open_runner,
@@ -117,6 +117,56 @@ def activate(
         runner = stack.enter_context(open_runner(site_dir, settings, quiet=as_json))
         result = runner.activate(which, source=source, requested_by=user_here(), allow=allow)
     end_with(result, as_json)
+
+
+@release.command()
+@click.argument("directory", type=Directory(path_type=Path, file_okay=False, resolve_path=False))
+@click.option(
+    "--site",
+    "site_dir",
+    type=click.Path(path_type=Path),
+    help="The site's directory; needed unless DIRECTORY is its `current`.",
+)
+@click.option(
+    "--settings", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="As for `release deploy`."
+)
+@click.option("--mirror", type=click.Path(path_type=Path, exists=True), help="A mirror or clone that has what is live.")
+@click.option("--ref", default="", help="The tag or branch that is live, as far as anybody knows.")
+@click.option("--commit", default="", help="What it must stand for; or the commit alone.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and what differs from the commit.")
+@click.option("--undo", is_flag=True, help="Put the directory back where it was.")
+@json_option
+def adopt(
+    directory: Path,
+    site_dir: Path | None,
+    settings: Path | None,
+    mirror: Path | None,
+    ref: str,
+    commit: str,
+    dry_run: bool,
+    undo: bool,
+    as_json: bool,
+) -> None:
+    """Make a directory that is live the first release of a site; no reader finds nothing meanwhile.
+
+    DIRECTORY is what readers use: a directory, a clone, a farm of symlinks, a symlink to one, Capistrano's `current`.
+    It is a symlink to the site's `current` afterwards. No file's content is changed.
+
+    \b
+    Example:
+      deploykit release adopt /srv/www/shop --site /srv/sites/shop --mirror shop.git --ref v1.4 --dry-run
+      deploykit release adopt /srv/www/shop --site /srv/sites/shop --mirror shop.git --ref v1.4
+      deploykit release adopt /srv/www/shop --site /srv/sites/shop --undo
+    """
+    from deploykit.cli.adopting import open_adopter, show_adopted, show_undone
+
+    with open_adopter(directory, site_dir, settings, mirror, ref, commit) as (adopter, source, name):
+        if undo:
+            show_undone(adopter.undo(), as_json)
+        elif dry_run:
+            show_adopted(adopter.preview(source, name, commit), as_json, would=True)
+        else:
+            show_adopted(adopter.adopt(source, name, commit, requested_by=user_here()), as_json)
 
 
 @release.command()
