@@ -53,7 +53,7 @@ def run_tests(session: nox.Session, *options: str) -> None:
         "PYTHONSAFEPATH": "1",
         "PYTHONPATH": str(only_tests(session)),
         "TMPDIR": "/tmp",  # outside any checkout, and short enough for a socket's name
-        # Of each kill sweep, so many points drawn at random; `nox -s sweep` runs them all.
+        # Of each kill sweep, so many points, the same each time where CI=true; `nox -s sweep` runs them all.
         "DEPLOYKIT_SWEEP_SAMPLE": os.environ.get("DEPLOYKIT_SWEEP_SAMPLE", "6"),
         "DEPLOYKIT_SCHEDULES": os.environ.get("DEPLOYKIT_SCHEDULES", "20"),
     }

@@ -19,7 +19,7 @@ from typing import Final
 
 from deploykit.errors import TreeError
 from deploykit.system.durable import sync_directory, sync_filesystem, write_all
-from deploykit.trees.files import open_directory, remove_tree
+from deploykit.trees.files import open_directory, put_symlink, remove_tree
 from deploykit.trees.names import shown
 
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -40,7 +40,7 @@ def copy_across(name: str, at: int, there: int, *, durable: bool) -> None:
 
     Raises:
         TreeError: it holds what is neither file, directory nor symlink, or is too deep.
-        OSError: a file system refused. Nothing is left of the copy.
+        OSError: a file system refused. Nothing has the name, and what was copied is removed, now or by the next copy.
     """
     temporary = f".deploykit-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}.new"
     remove_tree(temporary, there)
@@ -50,7 +50,7 @@ def copy_across(name: str, at: int, there: int, *, durable: bool) -> None:
             sync_filesystem(there)
         os.rename(temporary, name, src_dir_fd=there, dst_dir_fd=there)
     except BaseException:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # what failed is raised; the next copy removes what is left
             remove_tree(temporary, there)
         raise
     if durable:
@@ -60,9 +60,8 @@ def copy_across(name: str, at: int, there: int, *, durable: bool) -> None:
 def _copy(name: str, at: int, new: str, there: int, path: str, depth: int) -> None:
     seen = os.stat(name, dir_fd=at, follow_symlinks=False)
     if stat.S_ISLNK(seen.st_mode):
-        os.symlink(os.readlink(name, dir_fd=at), new, dir_fd=there)
-        if os.geteuid() == 0:
-            os.chown(new, seen.st_uid, seen.st_gid, dir_fd=there, follow_symlinks=False)
+        owner = (seen.st_uid, seen.st_gid) if os.geteuid() == 0 else None
+        put_symlink(new, there, os.fsencode(os.readlink(name, dir_fd=at)), owner=owner)
         os.utime(new, ns=(seen.st_atime_ns, seen.st_mtime_ns), dir_fd=there, follow_symlinks=False)
     elif stat.S_ISDIR(seen.st_mode):
         if depth >= _DEEP:

@@ -7,6 +7,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -235,5 +236,5 @@ def test_killed_at_any_call_behind_the_symlink_nothing_of_shared_is_lost(tmp_pat
 @pytest.mark.timeout(3600)
 def test_an_error_at_any_call_behind_the_symlink_is_said_and_loses_nothing(tmp_path: Path, disk: Path) -> None:
     sweep = Sweep(tmp_path, disk)
-    options = {"prepare": sweep.prepare, "check": sweep.check, "sample": sample_size(4)}
-    print(error_sweep(sweep.argv, roots=[disk], calls=NEEDS_SPACE, **options))  # type: ignore[arg-type]
+    options: dict[str, Any] = {"prepare": sweep.prepare, "check": sweep.check, "sample": sample_size(4)}
+    print(error_sweep(sweep.argv, roots=[disk], calls=NEEDS_SPACE, **options))
