@@ -98,6 +98,7 @@ if TYPE_CHECKING:
         SettingsError,
         SignatureError,
         SignatureNotEnough,
+        SubmoduleMissing,
         TreeDamaged,
         TreeError,
         Unsendable,
@@ -253,8 +254,8 @@ _MODULES = {
         "ConnectError KeyNotTrusted SignatureNotEnough BuildStoreError RolloutMemoryError LockStoreError "
         "LoginRefused ClientIdInUse PublishError PublishRefused WindowFull Unsendable PublishManyFailed BusClosed "
         "DialectError FactsError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
-        "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
-        "PreflightRefused InstallError HookError BuildServerError MayNotLook ServiceFailed DemoFailed "
+        "RefRefused SubmoduleMissing MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError "
+        "ScriptFailed PreflightRefused InstallError HookError BuildServerError MayNotLook ServiceFailed DemoFailed "
         "BuildQueueError SelectorError JournalDamaged NobodyMatches RolloutError RolloutBusy "
         "WebError WebhookRefused ProjectionError LedgerError ActionRefused AccessError PackageError ConsoleUnreachable"
     ),
@@ -303,6 +304,7 @@ __all__ = [
     "ConnectError", "LoginRefused", "ClientIdInUse", "PublishError", "PublishRefused", "WindowFull", "Unsendable",
     "PublishManyFailed", "BusClosed", "DialectError", "FactsError", "FrameError", "BrokerError", "MirrorError",
     "OriginError", "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy",
+    "SubmoduleMissing",
     "TreeError", "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError",
     "HookError", "JournalDamaged", "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError",
     "NobodyMatches", "RolloutError", "RolloutBusy", "SelectorError", "Selector", "Selection", "NodeFacts",

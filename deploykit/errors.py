@@ -279,6 +279,10 @@ class RefNotFound(MirrorError):
     """The mirror has no such ref, tag or commit. Fetch first, or check the name."""
 
 
+class SubmoduleMissing(MirrorError):
+    """A submodule's commit is in no mirror here. Name its repository in the settings, or fetch it."""
+
+
 class RefRefused(MirrorError):
     """A policy of this mirror forbids the change the origin shows. Look at the origin, or change the policy."""
 

@@ -24,6 +24,8 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import attrs
+
 from deploykit.checkouts.copies import SLOTS, TreeCopies, has_rested, remove_entry
 from deploykit.checkouts.links import Links, in_the_way
 from deploykit.checkouts.model import CheckoutChange, CheckoutResult, CheckoutSource
@@ -38,12 +40,14 @@ from deploykit.errors import (
     TreeDamaged,
     TreeError,
 )
+from deploykit.mirror.submodules import ComposedTree
 from deploykit.names import RefName, path_component
 from deploykit.system.lock import FileLock
 from deploykit.system.ownership import OthersCanChange, check_owned
 from deploykit.system.users import find_identity
 from deploykit.trees import Differences, WriteOptions
 from deploykit.trees.files import Owner, process_umask
+from deploykit.trees.graft import fingerprint_with
 from deploykit.trees.rules import rules_of
 
 if TYPE_CHECKING:
@@ -158,13 +162,15 @@ class Checkouts:
     ) -> CheckoutChange | None:
         """Build the ref's tree beside the live copy and swap; None when the live copy is that tree already."""
         resolved = source.resolve(ref)
-        copies = self._copies(directory)
+        mounts = resolved.mounts if isinstance(resolved, ComposedTree) else ()
+        fingerprint = fingerprint_with(self._options.fingerprint, mounts)
+        copies = self._copies(directory, attrs.evolve(self._options, mounts=mounts, fingerprint=fingerprint))
         live = self._live(directory)
         if live is not None:
             manifest = copies.manifest(live)
             if manifest is not None and (manifest.tree, manifest.fingerprint) == (
                 resolved.tree,
-                self._options.fingerprint,
+                fingerprint,
             ):
                 return None
         link = self._links.read(directory) if live is not None else None
@@ -203,8 +209,8 @@ class Checkouts:
     def _home(self, directory: str) -> Path:
         return self._ours / self.rule.home_of(directory)
 
-    def _copies(self, directory: str) -> TreeCopies:
-        return TreeCopies(home=self._home(directory), rules=self._rules, options=self._options)
+    def _copies(self, directory: str, options: WriteOptions | None = None) -> TreeCopies:
+        return TreeCopies(home=self._home(directory), rules=self._rules, options=options or self._options)
 
     def _remove(self, directory: str) -> bool:
         """Remove a directory; return whether there was one."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 import click
 
-from deploykit.cli.options import json_option, print_json
+from deploykit.cli.options import Directory, json_option, print_json
 from deploykit.cli.releasing import (
     end_with,
     open_runner,
@@ -17,6 +17,7 @@ from deploykit.cli.releasing import (
     show_preview,
     site_argument,
     status_of,
+    submodule_option,
     user_here,
 )
 from deploykit.cli.visible import visible
@@ -36,6 +37,7 @@ def release() -> None:
 @release.command()
 @site_argument
 @click.option("--mirror", required=True, type=click.Path(path_type=Path, exists=True), help="A mirror, or any clone.")
+@submodule_option
 @click.option("--ref", required=True, help="The tag or branch to deploy, e.g. v1.4 or refs/heads/main.")
 @click.option("--commit", default="", help="What it must stand for; refused when it stands for another one.")
 @click.option("--request", default="", help="An id: a second deploy with it is answered, not repeated.")
@@ -50,6 +52,7 @@ def deploy(
     site_dir: Path,
     settings: Path | None,
     mirror: Path,
+    submodules: tuple[str, ...],
     ref: str,
     commit: str,
     request: str,
@@ -71,7 +74,7 @@ def deploy(
     from deploykit.release import Allowances
 
     allow = Allowances(moved=allow_moved, older=allow_older, drift=allow_drift)
-    with open_source(mirror) as source, open_runner(site_dir, settings, quiet=as_json or dry_run) as runner:
+    with open_source(mirror, submodules) as source, open_runner(site_dir, settings, quiet=as_json or dry_run) as runner:
         if dry_run:
             found = runner.preview(source, ref, commit, allow=allow, again=again or prepare, activate=not prepare)
             show_preview(found, as_json)
@@ -88,10 +91,17 @@ def deploy(
 @site_argument
 @click.argument("which", default="")
 @click.option("--mirror", type=click.Path(path_type=Path, exists=True), help="To write it anew if it is gone.")
+@submodule_option
 @click.option("--allow-drift", is_flag=True, help="Take it as it is, although files in it were edited by hand.")
 @json_option
 def activate(
-    site_dir: Path, settings: Path | None, which: str, mirror: Path | None, allow_drift: bool, as_json: bool
+    site_dir: Path,
+    settings: Path | None,
+    which: str,
+    mirror: Path | None,
+    submodules: tuple[str, ...],
+    allow_drift: bool,
+    as_json: bool,
 ) -> None:
     """Put a prepared release live: the newest, or the one named by number, tag, commit or name.
 
@@ -103,10 +113,60 @@ def activate(
 
     allow = Allowances(drift=allow_drift)
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(open_source(mirror)) if mirror is not None else None
+        source = stack.enter_context(open_source(mirror, submodules)) if mirror is not None else None
         runner = stack.enter_context(open_runner(site_dir, settings, quiet=as_json))
         result = runner.activate(which, source=source, requested_by=user_here(), allow=allow)
     end_with(result, as_json)
+
+
+@release.command()
+@click.argument("directory", type=Directory(path_type=Path, file_okay=False, resolve_path=False))
+@click.option(
+    "--site",
+    "site_dir",
+    type=click.Path(path_type=Path),
+    help="The site's directory; needed unless DIRECTORY is its `current`.",
+)
+@click.option(
+    "--settings", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="As for `release deploy`."
+)
+@click.option("--mirror", type=click.Path(path_type=Path, exists=True), help="A mirror or clone that has what is live.")
+@click.option("--ref", default="", help="The tag or branch that is live, as far as anybody knows.")
+@click.option("--commit", default="", help="What it must stand for; or the commit alone.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and what differs from the commit.")
+@click.option("--undo", is_flag=True, help="Put the directory back where it was.")
+@json_option
+def adopt(
+    directory: Path,
+    site_dir: Path | None,
+    settings: Path | None,
+    mirror: Path | None,
+    ref: str,
+    commit: str,
+    dry_run: bool,
+    undo: bool,
+    as_json: bool,
+) -> None:
+    """Make a directory that is live the first release of a site; no reader finds nothing meanwhile.
+
+    DIRECTORY is what readers use: a directory, a clone, a farm of symlinks, a symlink to one, Capistrano's `current`.
+    It is a symlink to the site's `current` afterwards. No file's content is changed.
+
+    \b
+    Example:
+      deploykit release adopt /srv/www/shop --site /srv/sites/shop --mirror shop.git --ref v1.4 --dry-run
+      deploykit release adopt /srv/www/shop --site /srv/sites/shop --mirror shop.git --ref v1.4
+      deploykit release adopt /srv/www/shop --site /srv/sites/shop --undo
+    """
+    from deploykit.cli.adopting import open_adopter, show_adopted, show_undone
+
+    with open_adopter(directory, site_dir, settings, mirror, ref, commit) as (adopter, source, name):
+        if undo:
+            show_undone(adopter.undo(), as_json)
+        elif dry_run:
+            show_adopted(adopter.preview(source, name, commit), as_json, would=True)
+        else:
+            show_adopted(adopter.adopt(source, name, commit, requested_by=user_here()), as_json)
 
 
 @release.command()
@@ -142,6 +202,7 @@ def discard(site_dir: Path, settings: Path | None, which: str, as_json: bool) ->
 @site_argument
 @click.option("--to", default="", help="A release by number, tag, commit or name; the last good one by default.")
 @click.option("--mirror", type=click.Path(path_type=Path, exists=True), help="To write one anew that is gone.")
+@submodule_option
 @click.option("--dry-run", is_flag=True, help="Print what would be done; touch nothing.")
 @click.option("--allow-drift", is_flag=True, help="Go to a release as it is, although it was edited by hand.")
 @json_option
@@ -150,6 +211,7 @@ def rollback(
     settings: Path | None,
     to: str,
     mirror: Path | None,
+    submodules: tuple[str, ...],
     dry_run: bool,
     allow_drift: bool,
     as_json: bool,
@@ -165,7 +227,7 @@ def rollback(
 
     allow = Allowances(drift=allow_drift)
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(open_source(mirror)) if mirror is not None else None
+        source = stack.enter_context(open_source(mirror, submodules)) if mirror is not None else None
         runner = stack.enter_context(open_runner(site_dir, settings, quiet=as_json or dry_run))
         if dry_run:
             runner.site.require()

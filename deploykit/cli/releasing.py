@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,12 +28,46 @@ def site_argument(function: F) -> F:
     return click.argument("site_dir", type=Directory(path_type=Path, file_okay=False))(function)
 
 
-@contextlib.contextmanager
-def open_source(mirror: Path) -> Iterator[TreeSource]:
-    from deploykit.git.repository import Repository
+def submodule_option(function: F) -> F:
+    """Add `--submodule`, handed on as `submodules`."""
+    return click.option(
+        "--submodule",
+        "submodules",
+        multiple=True,
+        metavar="URL=MIRROR",
+        help='With submodules = "mirror": the mirror or clone for an address in .gitmodules; may be repeated.',
+    )(function)
 
-    with Repository(mirror) as source:
-        yield source
+
+@contextlib.contextmanager
+def open_source(mirror: Path, submodules: Sequence[str] = ()) -> Iterator[TreeSource]:
+    """Open a mirror or clone, with those of its submodules."""
+    from deploykit.git.repository import Repository
+    from deploykit.mirror.submodules import SubmoduleRules, SubmoduleSource
+    from deploykit.names import RepoName
+
+    with contextlib.ExitStack() as stack:
+        base = stack.enter_context(Repository(mirror))
+        if not submodules:
+            yield base
+            return
+        given = [_url_and_path(text) for text in submodules]
+        opened = {RepoName(str(path)): stack.enter_context(Repository(path)) for _, path in given}
+        rules = SubmoduleRules(
+            repositories={url: RepoName(str(path)) for url, path in given}, open=opened.__getitem__, depth=16
+        )
+        yield SubmoduleSource(base, base.origin, rules)
+
+
+def _url_and_path(text: str) -> tuple[str, Path]:
+    from deploykit.errors import UsageError
+
+    url, found, path = text.rpartition("=")
+    if not found or not url or not path:
+        raise UsageError(
+            f"--submodule {text}: expected URL=MIRROR", "such as https://git.example.org/theme.git=theme.git"
+        )
+    return url, Path(path)
 
 
 @contextlib.contextmanager

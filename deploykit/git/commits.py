@@ -12,7 +12,8 @@ from __future__ import annotations
 import heapq
 import re
 from binascii import unhexlify
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, cast
 
@@ -109,6 +110,23 @@ class History:
                     return True
         return False
 
+    def reaches(self, tips: Iterable[bytes], old: bytes) -> bool:
+        """Return whether one of the commits `tips` is `old` or has it in its history.
+
+        One walk from all of them, newest first: what a branch has had lately is found soon, and a commit that none has
+        costs their whole history.
+        """
+        seen = set(tips)
+        queue = [(-self.when(tip), tip) for tip in seen]
+        heapq.heapify(queue)
+        while queue and old not in seen:
+            self.tick()
+            for parent in self.parents(heapq.heappop(queue)[1]):
+                if parent not in seen:
+                    seen.add(parent)
+                    heapq.heappush(queue, (-self.when(parent), parent))
+        return old in seen
+
 
 def commit_of(store: BaseObjectStore, oid: bytes) -> Commit:
     """Return the commit that `oid` (hex) is, or points at through tags.
@@ -154,6 +172,33 @@ def is_ancestor(store: BaseObjectStore, older: str, newer: str) -> bool:
     Raises:
         TreeError: a commit on the way is damaged, so the answer is unknown.
     """
+    with _history(store) as history:
+        return history.contains(bytes.fromhex(newer), bytes.fromhex(older))
+
+
+def is_reachable(store: BaseObjectStore, commit: str, tips: Iterable[str]) -> bool:
+    """Return whether one of `tips` is a commit, a tag of it, or has it in its history.
+
+    Args:
+        tips: what refs name; what is neither a commit nor a tag of one counts for nothing.
+
+    Raises:
+        TreeError: a commit on the way is damaged, so the answer is unknown.
+    """
+    named = set(tips)
+    if commit in named:
+        return True
+    commits = set()
+    for tip in named:
+        with suppress(RefNotFound):
+            commits.add(unhexlify(commit_of(store, tip.encode()).id))
+    with _history(store) as history:
+        return history.reaches(commits, bytes.fromhex(commit))
+
+
+@contextmanager
+def _history(store: BaseObjectStore) -> Iterator[History]:
+    """Read commits of a store, each at most once or twice."""
     with ObjectReader(store, max_bytes=_MAX_COMMIT) as reader:
 
         @lru_cache(maxsize=4096)  # a walk asks for each commit twice
@@ -166,4 +211,4 @@ def is_ancestor(store: BaseObjectStore, older: str, newer: str) -> bool:
                     raise
                 return None
 
-        return History(find, reader.oid_length).contains(bytes.fromhex(newer), bytes.fromhex(older))
+        yield History(find, reader.oid_length)

@@ -289,12 +289,15 @@ class ObjectReader:
 
     def _measure_loose(self, oid: bytes) -> None:
         """Read the size of a loose object from its first bytes, and refuse it before anything is expanded."""
-        path = getattr(self.store, "path", None)
-        if path is None:
-            return
         name = oid.decode()
+        for store in getattr(self.store, "stores", (self.store,)):  # a `ComposedStore` has several
+            path = getattr(store, "path", None)
+            if path is not None:
+                self._measure_file(os.path.join(os.fsdecode(path), name[:2], name[2:]))  # noqa: PTH118
+
+    def _measure_file(self, path: str) -> None:
         try:
-            fd = os.open(os.path.join(os.fsdecode(path), name[:2], name[2:]), os.O_RDONLY | os.O_CLOEXEC)  # noqa: PTH118
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return
         try:

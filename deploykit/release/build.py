@@ -19,11 +19,12 @@ from deploykit.names import ObjectId
 from deploykit.release.environment import Environment
 from deploykit.release.model import Release
 from deploykit.release.site import Site
-from deploykit.release.source import TreeSource
+from deploykit.release.source import ResolvedTree, TreeSource, mounts_of, recall
 from deploykit.system.durable import sync_filesystem
 from deploykit.trees import CannotPatch, Manifest, WriteOptions, patch_tree, retake_manifest, write_tree
 from deploykit.trees.copying import copy_across
 from deploykit.trees.files import OpenDirectories, open_directory, put_file, put_symlink, remove_tree
+from deploykit.trees.graft import fingerprint_with
 from deploykit.trees.manifest import MODE, OURS, WIDTH, ManifestRows
 from deploykit.trees.writer import Progress, next_tick, this_tick
 
@@ -46,8 +47,7 @@ def export(
     site: Site,
     source: TreeSource,
     name: str,
-    tree: ObjectId,
-    commit: str,
+    found: ResolvedTree,
     environment: Environment,
     recycled: Release | None,
     progress: Progress | None = None,
@@ -57,18 +57,21 @@ def export(
     """Write the tree into `releases/NAME`, from a spare release where there is one.
 
     Args:
+        found: the commit and its tree.
         final: the manifest is needed as it is; else `finalize` follows at once and makes its own.
 
     Raises:
         TreeError: the tree holds what must not be written.
         OSError: the file system refused.
     """
+    tree, mounts = found.tree, mounts_of(found)
     options = WriteOptions(
         durable=False,
         owner=environment.owner,
         outside=frozenset(os.fsencode(p.rstrip("/")) for p in site.settings.shared),
-        fingerprint=environment.fingerprint,
-        commit=commit,
+        fingerprint=fingerprint_with(environment.fingerprint, mounts),
+        commit=found.commit,
+        mounts=mounts,
         tick=final,
         progress=progress,
     )
@@ -101,6 +104,7 @@ def _recycle(
     try:
         manifest = site.manifest(spare.name)
         site.release_path(spare.name).rename(building)
+        recall(source, spare.commit)
         done = patch_tree(
             source.store, tree, building, manifest, environment.rules, options, paranoid=site.settings.paranoid
         )

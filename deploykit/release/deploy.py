@@ -145,9 +145,7 @@ class Deployer:
         def export() -> str:
             nonlocal manifest
             acted_on = any(s in environment.scripts for s in ("pre-deploy", "pre-link"))
-            done = build.export(
-                site, source, name, found.tree, found.commit, environment, recycled, self._progress, final=acted_on
-            )
+            done = build.export(site, source, name, found, environment, recycled, self._progress, final=acted_on)
             if acted_on:
                 build.barrier(site, fd)  # what a script acts on must not be gone after a power cut
             manifest = done.manifest

@@ -66,7 +66,7 @@ def check_not_older(
     Raises:
         PolicyRefused: it is older.
     """
-    if allow.older or settings.older == "allow" or live is None or live.commit == commit:
+    if allow.older or settings.older == "allow" or live is None or live.commit in ("", commit):
         return
     if is_ancestor(source.store, commit, live.commit):
         raise PolicyRefused(

@@ -17,10 +17,11 @@ from deploykit.release.ondisk import damage, is_live
 from deploykit.release.plan import plan_deploy
 from deploykit.release.requests import Allowances
 from deploykit.release.site import Site, release_name
-from deploykit.release.source import TreeSource
+from deploykit.release.source import ResolvedTree, TreeSource, mounts_of, recall
 from deploykit.release.steps import tag_of
 from deploykit.system.boottime import boot_time
 from deploykit.trees import TreeEntry, check_link, list_changes, list_tree
+from deploykit.trees.graft import fingerprint_with
 
 _SUBMODULE: Final = 0o160000
 
@@ -106,7 +107,7 @@ def preview(
     removed: list[bytes] = []
     if live and here is not None:
         try:
-            added, changed, removed = _differences(site, source, here, found.tree, entries, environment)
+            added, changed, removed = _differences(site, source, here, found, entries, environment)
         except TreeError as error:
             warning = warning or f"all files count as added: {error.problem}"
     return Preview(
@@ -124,7 +125,12 @@ def preview(
 
 
 def _differences(
-    site: Site, source: TreeSource, live: Release, tree: ObjectId, entries: list[TreeEntry], environment: Environment
+    site: Site,
+    source: TreeSource,
+    live: Release,
+    found: ResolvedTree,
+    entries: list[TreeEntry],
+    environment: Environment,
 ) -> tuple[list[bytes], list[bytes], list[bytes]]:
     """Return what is added, changed and removed against the live release: by the trees, or by its manifest.
 
@@ -132,9 +138,10 @@ def _differences(
         TreeError: its manifest cannot be read.
     """
     manifest = site.manifest(live.name)
-    if manifest.fingerprint == environment.fingerprint:
+    if manifest.fingerprint == fingerprint_with(environment.fingerprint, mounts_of(found)):
+        recall(source, live.commit)
         with contextlib.suppress(TreeError):  # its tree is not in the mirror any more
-            diff = list_changes(source.store, ObjectId(live.tree), tree, environment.rules)
+            diff = list_changes(source.store, ObjectId(live.tree), found.tree, environment.rules)
             gone = [*diff.removed, *(d + b"/" for d in diff.removed_directories)]
             return [e.path for e in diff.added], [e.path for e in diff.changed], gone
     was = {os.fsencode(row.path): (row.mode, row.oid) for row in manifest.rows() if not row.ours}

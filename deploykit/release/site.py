@@ -164,15 +164,19 @@ class Site:
         """Replace the state."""
         save_state(self.state_file, state, durable=self.settings.durable)
 
-    def set_up(self) -> None:
+    def set_up(self, *, adopting: bool = False) -> None:
         """Make the directories that are missing, and refuse a site that cannot be safe.
+
+        Args:
+            adopting: `current` may be a real directory, which is to become a release.
 
         Raises:
             PreflightRefused: something is in the way, foreign, or cannot be made; nothing else was touched.
         """
         try:
             self.check_place()
-            check_link(self.current_link)
+            if not adopting:
+                check_link(self.current_link)
             if self.shared_dir.is_symlink():
                 os.close(self.open_shared())
             self.path.mkdir(mode=0o755, parents=True, exist_ok=True)

@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Protocol
 
+from deploykit.errors import DeploykitError
+from deploykit.mirror.submodules import ComposedTree, SubmoduleSource
 from deploykit.names import ObjectId, RefName
+from deploykit.trees.graft import Mount
 
 if TYPE_CHECKING:
     from deploykit.trees import ObjectStore
@@ -39,3 +43,18 @@ class TreeSource(Protocol):
         Raises:
             DeploykitError: there is no such thing here.
         """
+
+
+def mounts_of(found: ResolvedTree) -> tuple[Mount, ...]:
+    """Return the other repositories in a tree."""
+    return found.mounts if isinstance(found, ComposedTree) else ()
+
+
+def recall(source: TreeSource, commit: str) -> None:
+    """Have a source make the tree of an earlier release again, where it is one of its own making.
+
+    Nothing happens where it cannot: the tree is then not in the store, and its reader says so.
+    """
+    if isinstance(source, SubmoduleSource):
+        with contextlib.suppress(DeploykitError):
+            source.resolve(commit)

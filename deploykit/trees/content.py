@@ -9,7 +9,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 from deploykit.errors import TreeError
@@ -27,8 +27,14 @@ _LFS: Final = b"version https://git-lfs.github.com/spec/"
 _LFS_MAX: Final = 1024
 
 
-def attributes_of(reader: ObjectReader, walk: TreeWalk, paths: Iterable[TreeEntry]) -> TreeAttributes:
-    """Read the `.gitattributes` among `paths`, and those above the walk's root."""
+def attributes_of(
+    reader: ObjectReader, walk: TreeWalk, paths: Iterable[TreeEntry], roots: frozenset[bytes] = frozenset()
+) -> TreeAttributes:
+    """Read the `.gitattributes` among `paths`, and those above the walk's root.
+
+    Args:
+        roots: of other repositories in the tree, relative to its own root.
+    """
     files = [
         (walk.full_path(entry.path).rpartition(b"/")[0], reader.read(entry.oid, BLOB))
         for entry in paths
@@ -37,7 +43,7 @@ def attributes_of(reader: ObjectReader, walk: TreeWalk, paths: Iterable[TreeEntr
         and entry.mode in (FILE, EXECUTABLE)
     ]
     files += [(path, reader.read(oid, BLOB)) for path, oid in walk.attributes_above]
-    return TreeAttributes(files)
+    return TreeAttributes(files, roots)
 
 
 class FileContents:
@@ -46,7 +52,7 @@ class FileContents:
     Args:
         attributes: of the tree.
         walk: the walk that made the entries; attributes apply to paths from the repository's own root.
-        substitution: for `export-subst`.
+        substitutions: for `export-subst`, by the root of the repository that a file is of.
     """
 
     def __init__(
@@ -55,14 +61,14 @@ class FileContents:
         rules: TreeRules,
         attributes: TreeAttributes,
         walk: TreeWalk,
-        substitution: Substitution | None = None,
+        substitutions: Mapping[bytes, Substitution] | None = None,
     ) -> None:
         self._reader = reader
         self._rules = rules
         self._attributes = attributes
         self._relevant = attributes.are_relevant(export=rules.export_attributes)
         self._walk = walk
-        self._substitution = substitution
+        self._substitutions = substitutions or {}
         self._total = 0
 
     def without_ignored(self, directories: list[TreeDirectory]) -> list[TreeDirectory]:
@@ -105,7 +111,8 @@ class FileContents:
     def _attributed(
         self, entry: TreeEntry, content: bytes | Iterator[bytes], oid: bytes
     ) -> tuple[bytes | Iterator[bytes], bytes]:
-        found = self._attributes.of(self._walk.full_path(entry.path))
+        path = self._walk.full_path(entry.path)
+        found = self._attributes.of(path)
         for conversion in sorted(conversions(found) - set(self._rules.raw_attributes)):
             automatic = found.get(b"text") == b"auto"
             if not isinstance(content, bytes) or would_change(conversion, content, automatic=automatic):
@@ -113,9 +120,9 @@ class FileContents:
                     f"git would write {shown(entry.path)} other than it is stored (attribute {conversion})",
                     f'list "{conversion}" in raw_attributes to write it as it is stored',
                 )
-        if self._substitution is not None and found.get(b"export-subst") is True:
+        if self._substitutions and found.get(b"export-subst") is True:
             whole = content if isinstance(content, bytes) else b"".join(content)
-            content = self._substitution.expand(whole)
+            content = self._substitutions[self._attributes.root_of(path)].expand(whole)
             oid = blob_id(content, self._reader.oid_length)
         return content, oid
 

@@ -29,7 +29,7 @@ _PIECE: Final = 1 << 20
 _DEEP: Final = 200
 
 
-def copy_across(name: str, at: int, there: int, *, durable: bool) -> None:
+def copy_across(name: str, at: int, there: int, *, durable: bool, new: str = "") -> None:
     """Copy the entry `name` of one open directory into another, on another file system; the source stays.
 
     One writer at a time: the caller holds a lock.
@@ -37,6 +37,7 @@ def copy_across(name: str, at: int, there: int, *, durable: bool) -> None:
     Args:
         at, there: the directories; `there` was opened before.
         durable: when it returns, a power cut takes nothing of the copy away.
+        new: the copy's name, where it is not `name`.
 
     Raises:
         TreeError: it holds what is neither file, directory nor symlink, or is too deep.
@@ -48,7 +49,7 @@ def copy_across(name: str, at: int, there: int, *, durable: bool) -> None:
         _copy(name, at, temporary, there, name, 0)
         if durable:
             sync_filesystem(there)
-        os.rename(temporary, name, src_dir_fd=there, dst_dir_fd=there)
+        os.rename(temporary, new or name, src_dir_fd=there, dst_dir_fd=there)
     except BaseException:
         with contextlib.suppress(OSError):  # what failed is raised; the next copy removes what is left
             remove_tree(temporary, there)

@@ -42,6 +42,21 @@ _FILES: Final = frozenset({FILE, EXECUTABLE})
 _MODES: Final = frozenset({FILE, EXECUTABLE, SYMLINK, GITLINK, DIRECTORY})
 
 
+def parsed_tree(reader: ObjectReader, oid: bytes, path: bytes) -> list[tuple[bytes, int, bytes]]:
+    """Return the (name, mode, hex id) of each entry of a tree, as they are stored; `path` is for the error text.
+
+    Raises:
+        TreeError: it is missing, damaged or malformed.
+    """
+    raw = reader.read(oid, TREE)
+    try:
+        return list(parse_tree(raw, reader.oid_length, strict=False))
+    except (ObjectFormatException, ValueError) as error:
+        raise TreeError(
+            f"tree {oid.decode()} ({shown(path) or 'the root'}) is malformed: {error}", "check the repository"
+        ) from error
+
+
 class TreeEntry(NamedTuple):
     """One file, link or submodule. A tuple, because a tree has one for each of perhaps 50,000 files.
 
@@ -78,14 +93,7 @@ class TreeWalk:
         if known is not None:
             self._charge(len(known), path)
             return known
-        raw = self._reader.read(oid, TREE)
-        try:
-            rows: list[tuple[bytes, int, bytes]] = list(parse_tree(raw, self._reader.oid_length, strict=False))
-        except (ObjectFormatException, ValueError) as error:
-            raise TreeError(
-                f"tree {oid.decode()} ({shown(path) or 'the root'}) is malformed: {error}",
-                "check the repository",
-            ) from error
+        rows = parsed_tree(self._reader, oid, path)
         self._charge(len(rows), path)
         plain = PLAIN.match
         checked = [
@@ -136,7 +144,12 @@ class TreeWalk:
         if mode == GITLINK and self._rules.submodules == "refuse":
             raise TreeError(
                 f"{shown(full)} is a submodule, and submodules are not followed",
-                'set submodules = "skip" to leave an empty directory in its place',
+                'set submodules = "mirror" to write them, or "skip" to leave an empty directory in its place',
+            )
+        if mode == GITLINK and self._rules.submodules == "mirror":
+            raise TreeError(
+                f"{shown(full)} is a submodule without an entry in .gitmodules, or its mirrors are not given",
+                "add it there (git submodule add), and give the mirror of its repository",
             )
         if mode == SYMLINK and self._rules.symlinks == "refuse":
             raise TreeError(f"{shown(full)} is a symlink, and the settings allow none", 'set symlinks = "inside"')

@@ -26,6 +26,7 @@ from deploykit.system.durable import sync_directory, sync_filesystem
 from deploykit.trees.content import FileContents, attributes_of
 from deploykit.trees.entries import EXECUTABLE, FILE, SYMLINK, TreeDirectory, TreeEntry, TreeWalk
 from deploykit.trees.files import OpenDirectories, Owner, make_directory, open_directory, put_file, put_symlink
+from deploykit.trees.graft import Mount
 from deploykit.trees.links import leaves_tree
 from deploykit.trees.manifest import Manifest, ManifestRows
 from deploykit.trees.names import shown
@@ -57,6 +58,7 @@ class WriteOptions:
         outside: paths that will become links to shared directories.
         fingerprint: of the rules, kept in the manifest; a tree is patched only under the same one.
         commit: the one that `export-subst` describes.
+        mounts: other repositories in the tree; each has attributes and a commit of its own.
         tick: wait for the file system's clock to move on, so that `lstat` alone can prove every row; without, every
             file will be read. Only a caller that goes on writing and retakes the manifest leaves it out.
         progress: called with (files done, files in all) now and then.
@@ -67,6 +69,7 @@ class WriteOptions:
     outside: frozenset[bytes] = frozenset()
     fingerprint: str = ""
     commit: str = ""
+    mounts: tuple[Mount, ...] = ()
     tick: bool = True
     progress: Progress | None = None
 
@@ -117,10 +120,14 @@ def contents_of(
     reader: ObjectReader, walk: TreeWalk, rules: TreeRules, options: WriteOptions, entries: list[TreeEntry]
 ) -> FileContents:
     """Return the contents of a tree's files, by its attributes."""
-    substitution = None
-    if rules.export_attributes and options.commit:
-        substitution = Substitution(reader.store, options.commit)
-    return FileContents(reader, rules, attributes_of(reader, walk, entries), walk, substitution)
+    commits = {b"": options.commit} | {mount.path: mount.commit for mount in options.mounts}
+    substitutions = {
+        root: Substitution(reader.store, commit)
+        for root, commit in commits.items()
+        if rules.export_attributes and commit
+    }
+    attributes = attributes_of(reader, walk, entries, frozenset(commits))
+    return FileContents(reader, rules, attributes, walk, substitutions)
 
 
 def check_links(

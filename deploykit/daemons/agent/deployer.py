@@ -22,11 +22,12 @@ import attrs
 from deploykit.daemons.agent.gate import BuildGate
 from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.progress import CommandProgress, ProgressSender
+from deploykit.daemons.agent.submodules import lacking, with_submodules
 from deploykit.errors import DeploykitError, MirrorError, PolicyRefused
 from deploykit.messages import DeployOutcome, DeployRequested, one_line
 from deploykit.mirror import Mirror
 from deploykit.names import RepoName
-from deploykit.release import DeployResult, Runner, Site
+from deploykit.release import DeployResult, Runner, Site, TreeSource
 from deploykit.settings.node import Settings
 from deploykit.trust.signature import Signers
 
@@ -134,10 +135,13 @@ class SiteDeployer:
                 return result
         mirror = stack.enter_context(self._mirrors.mirror(repo))
         self._make_current(mirror, repo, request, progress)
+        source: TreeSource = mirror
+        if runner.site.settings.submodules == "mirror":
+            source = self._with_submodules(stack, mirror, runner.site.settings.submodule_depth, request, progress)
         if phase in ("activate", "rollback"):
-            return put_live(commit, ref=ref, source=mirror, **more)
+            return put_live(commit, ref=ref, source=source, **more)
         make = runner.deploy if phase == "deploy" else runner.prepare
-        return make(mirror, ref, commit, **more)
+        return make(source, ref, commit, **more)
 
     def _make_current(
         self, mirror: Mirror, repo: RepoName, request: DeployRequested, progress: CommandProgress
@@ -152,6 +156,26 @@ class SiteDeployer:
             fetching.done = self._mirrors.sync(
                 repo, ref=request.ref, commit=request.commit, correlation_id=request.correlation_id
             )
+
+    def _with_submodules(
+        self,
+        stack: contextlib.ExitStack,
+        mirror: Mirror,
+        depth: int,
+        request: DeployRequested,
+        progress: CommandProgress,
+    ) -> TreeSource:
+        """Return the mirror with its submodules; what their mirrors lack is fetched, once each."""
+        source = with_submodules(mirror, self._settings, depth, self._mirrors.mirror, stack)
+        fetched: frozenset[RepoName] = frozenset()
+        while missing := lacking(source, request.commit) - fetched:  # one that was fetched may show further ones
+            for repo in sorted(missing):
+                _log.info("[%s] does not hold a submodule's commit yet: fetching", repo)
+                with progress.step(FETCH) as fetching:
+                    fetching.done = self._mirrors.sync(repo, correlation_id=request.correlation_id)
+            fetched |= missing
+            source.release()
+        return source
 
 
 def _check(objection: Callable[[Site], str], site: Site) -> None:

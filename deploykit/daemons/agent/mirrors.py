@@ -28,6 +28,7 @@ from deploykit.daemons.agent.builtfetches import BUILT, BuiltFetches, Refs
 from deploykit.daemons.agent.mirror_reports import FetchAsked, RefProblem, RefReport, Reported, left_out, reports_after
 from deploykit.daemons.agent.pending_reports import PendingReports
 from deploykit.daemons.agent.reports import Reporter
+from deploykit.daemons.agent.submodules import SubmoduleCheckouts
 from deploykit.daemons.service.metrics import Metrics
 from deploykit.errors import (
     DeploykitError,
@@ -90,6 +91,7 @@ class MirrorHandler:
         self._pending = PendingReports(reporter)
         self._built = BuiltFetches(settings, builds_of(settings.state))
         self._checkouts = {repo: _checkouts_of(settings, repo) for repo in settings.repositories}
+        self._submodules = SubmoduleCheckouts(settings, self.mirror, self._fetch_soon)
         self._reported: dict[RepoName, Reported] = {}
         self._left_out: dict[RepoName, frozenset[str]] = {}
         self._at_start: dict[RepoName, list[Answer]] = {}
@@ -300,6 +302,7 @@ class MirrorHandler:
         # Only now they are sure to go out: only then what they name counts as reported.
         self._pending.add(reports)
         self._reported[repo], self._left_out[repo] = reported, known
+        self._submodules.fetched(repo)
 
     def _update_checkouts(
         self, repo: RepoName, mirror: Mirror, held: Mapping[RefName, ObjectId], checkouts: Checkouts, only: Refs
@@ -307,7 +310,7 @@ class MirrorHandler:
         """Update directories to what the mirror holds, whatever the fetch did; return the refs where that failed."""
         where = f"checkout {checkouts.settings.target}"
         try:
-            result = checkouts.update(mirror, only)
+            result = self._submodules.update(repo, mirror, checkouts, only)
         except DeploykitError as error:
             _log.error("[%s] %s: %s", repo, where, error)
             self.reclone_if_damaged(repo, error)
@@ -327,6 +330,12 @@ class MirrorHandler:
             for outcome, refs in outcomes
             for ref, why in refs.items()
         }
+
+    def _fetch_soon(self, repo: RepoName) -> None:
+        """Ask for a fetch that nobody waits for, unless only builds are to start one."""
+        if repo not in self._built:
+            with contextlib.suppress(UsageError):  # the agent is ending
+                self._pool.request(repo)
 
     def _message(self, repo: RepoName, report: RefReport, seconds: float) -> MirrorUpdated:
         return MirrorUpdated(

@@ -1,0 +1,103 @@
+"""The files of a directory that somebody else wrote: listed, compared with a commit's, made a manifest of."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import attrs
+
+from deploykit.git.objectformat import hash_of_size
+from deploykit.trees import Manifest
+from deploykit.trees.files import open_directory
+from deploykit.trees.manifest import ManifestRows
+from deploykit.trees.writer import next_tick
+
+_PIECE: Final = 1 << 20
+_OID: Final = 20
+
+#: path -> (mode, hex id) of each file and symlink of a commit.
+Entries = Mapping[str, tuple[int, str]]
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class LiveFiles:
+    """How a directory compares with a commit. Paths are relative and sorted.
+
+    Args:
+        count: its files and symlinks.
+        modified, missing, added: what differs.
+    """
+
+    count: int = 0
+    modified: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+
+
+def walk(fd: int, where: str = "") -> Iterator[tuple[str, os.stat_result, int, str]]:
+    """Yield path, `lstat`, directory and name of everything below an open directory, but for its `.git`."""
+    with os.scandir(fd) as found:
+        entries = sorted((e.name, e.stat(follow_symlinks=False)) for e in found if where or e.name != ".git")
+    for name, seen in entries:
+        path = f"{where}/{name}" if where else name
+        yield path, seen, fd, name
+        if stat.S_ISDIR(seen.st_mode):
+            below = open_directory(name, fd)
+            try:
+                yield from walk(below, path)
+            finally:
+                os.close(below)
+
+
+def compare_with(fd: int, entries: Entries) -> LiveFiles:
+    """Read every file below an open directory, and compare it with a commit's."""
+    left, modified, added, count = set(entries), [], [], 0
+    for path, seen, at, name in walk(fd):
+        if stat.S_ISDIR(seen.st_mode):
+            continue
+        count += 1
+        if path not in left:
+            added.append(path)
+            continue
+        left.discard(path)
+        if not is_as_stored(name, at, seen, *entries[path]):
+            modified.append(path)
+    return LiveFiles(
+        count=count, modified=tuple(sorted(modified)), missing=tuple(sorted(left)), added=tuple(sorted(added))
+    )
+
+
+def manifest_of(fd: int, entries: Entries, tree: str) -> Manifest:
+    """Return the manifest of a directory as it is; what is not as a commit has it has no id."""
+    rows = ManifestRows(_OID)
+    for path, seen, at, name in walk(fd):
+        if stat.S_ISDIR(seen.st_mode):
+            rows.directories.add(path)
+        elif path in entries and is_as_stored(name, at, seen, *entries[path]):
+            mode, oid = entries[path]
+            rows.add(path, mode, seen, bytes.fromhex(oid))
+        else:
+            rows.add(path, stat.S_IFMT(seen.st_mode), seen, bytes(_OID))
+    return rows.finish(tree=tree, fingerprint="adopted", device=os.fstat(fd).st_dev, taken_ns=next_tick())
+
+
+def is_as_stored(name: str, at: int, seen: os.stat_result, mode: int, oid: str) -> bool:
+    """Return whether a file or symlink on disk is what a tree's entry says."""
+    if stat.S_ISLNK(seen.st_mode):
+        content = os.fsencode(os.readlink(name, dir_fd=at))
+        digest = hash_of_size(len(oid) // 2).new(b"blob %d\0" % len(content))
+        digest.update(content)
+        return stat.S_ISLNK(mode) and digest.hexdigest() == oid
+    if not stat.S_ISREG(seen.st_mode) or not stat.S_ISREG(mode) or bool(seen.st_mode & 0o100) != bool(mode & 0o100):
+        return False
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=at)
+    try:
+        digest = hash_of_size(len(oid) // 2).new(b"blob %d\0" % os.fstat(fd).st_size)
+        while piece := os.read(fd, _PIECE):
+            digest.update(piece)
+        return digest.hexdigest() == oid
+    finally:
+        os.close(fd)

@@ -1,0 +1,30 @@
+"""Two names exchanged in one step (renameat2 with RENAME_EXCHANGE): at no instant is either of them missing."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from pathlib import Path
+from typing import Final
+
+_EXCHANGE: Final = 2
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Exchange what two names of one file system stand for, whatever it is; symlinks are not followed.
+
+    Raises:
+        OSError: one of them is missing, they are on two file systems (EXDEV), or the kernel or the file system cannot
+            do it (ENOSYS, EINVAL).
+    """
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), str(one)) from None
+    rename.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
+    rename.restype = ctypes.c_int
+    here = -100  # AT_FDCWD: both paths are absolute, or relative to where this process is
+    if rename(here, os.fsencode(one), here, os.fsencode(other), _EXCHANGE) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(one), None, str(other))

@@ -1,0 +1,322 @@
+"""A live directory becomes the first release of a site, and is put back: no reader ever finds nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from deploykit.errors import PreflightRefused
+from deploykit.git.repository import Repository
+from deploykit.release import Site
+from deploykit.release.adopt import Adopter
+from deploykit.settings import SiteSettings
+from tests.support.cli import command, run
+from tests.support.disks import small_disk
+from tests.support.killsweep import Run, kill_sweep, sample_size
+from tests.support.needs import needs_root
+from tests.support.releasing import Files, Shop
+from tests.support.strangers import common_directory
+from tests.support.submodules import files_of
+
+FILES: Files = {
+    "index.html": b"old",
+    "lib/a.php": b"<?php",
+    "uploads/one.jpg": b"1" * 9000,
+    "bin/run": ("100755", b"#!/bin/sh\n"),
+}
+SETTINGS = SiteSettings(shared=("uploads/",), grace=0)
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """One whose way belongs to root alone, where root runs this."""
+    with common_directory() as path:
+        yield path
+
+
+class Live:
+    """A directory that readers use, made in one of several ways; the site that is to adopt it."""
+
+    def __init__(self, base: Path, how: str) -> None:
+        self.base, self.how = base, how
+        self.shop = Shop(base, SETTINGS)
+        self.commit = self.shop.commit(FILES)
+        self.place, self.site_path = base / "www" / "shop", base / "sites" / "shop"
+        self.place.parent.mkdir()
+        getattr(self, f"_{how}")()
+        self.site = Site(self.site_path, SETTINGS)
+
+    def _directory(self) -> None:
+        self.shop.repo.checkout(self.commit, self.place)
+
+    def _clone(self) -> None:
+        subprocess.run(["git", "clone", "-q", str(self.shop.repo.path), str(self.place)], check=True)
+
+    def _current(self) -> None:
+        self.site_path = self.place
+        self.place = self.site_path / "current"
+        self.site_path.mkdir()
+        self.shop.repo.checkout(self.commit, self.place)
+
+    def _farm(self) -> None:
+        """Symlinks to other repositories' checkouts, by relative paths."""
+        theme = self.base / "checkouts" / "theme"
+        theme.mkdir(parents=True)
+        (theme / "style.css").write_text("red")
+        self.shop.repo.checkout(self.commit, self.place)
+        (self.place / "theme").symlink_to("../../checkouts/theme")
+        (self.place / "lib" / "deep").symlink_to("../../../checkouts/theme/style.css")
+        (self.place / "lib" / "near").symlink_to("../index.html")
+
+    def _linked(self) -> None:
+        """The original's way: a symlink to a checkout that somebody else keeps."""
+        kept = self.base / "checkouts" / "v1"
+        kept.parent.mkdir()
+        self.shop.repo.checkout(self.commit, kept)
+        (kept / "theme").symlink_to("../v1/lib")
+        self.place.symlink_to(kept)
+
+    def _capistrano(self) -> None:
+        self.site_path = self.place
+        self.place = self.site_path / "current"
+        releases, shared = self.site_path / "releases", self.site_path / "shared"
+        (shared / "uploads").mkdir(parents=True)
+        (shared / "uploads" / "one.jpg").write_bytes(b"1" * 9000)
+        releases.mkdir()
+        self.shop.repo.checkout(self.commit, releases / "20260101120000")
+        shutil.rmtree(releases / "20260101120000" / "uploads")
+        (releases / "20260101120000" / "uploads").symlink_to(shared / "uploads")
+        self.place.symlink_to(releases / "20260101120000")
+
+    @property
+    def adopter(self) -> Adopter:
+        return Adopter(Site(self.site_path, SETTINGS), self.place)
+
+    def seen(self) -> dict[str, bytes]:
+        """Everything a reader reads, symlinks followed."""
+        return {
+            str(Path(where, name).relative_to(self.place)): Path(where, name).read_bytes()
+            for where, _, names in os.walk(self.place, followlinks=True)
+            for name in names
+            if ".git" not in where
+        }
+
+    def adopt(self) -> None:
+        with Repository(self.shop.repo.path) as source:
+            self.adopter.adopt(source, "refs/tags/v1", requested_by="tester")
+
+
+KINDS = ("directory", "clone", "current", "farm", "linked", "capistrano")
+READER = """
+import os, sys
+place, stop = sys.argv[1:]
+looks = 0
+print("reading", flush=True)
+while not os.path.exists(stop):
+    for name in ("index.html", "uploads/one.jpg", "lib/a.php"):
+        with open(os.path.join(place, name), "rb") as file:
+            assert file.read(), name
+    looks += 1
+print(looks)
+"""
+
+
+@contextmanager
+def read_all_the_time(live: Live) -> Iterator[None]:
+    """Read by name in other processes, from one that is in the directory too; no look may fail."""
+    stop = live.base / "stop"
+    here = [(str(live.place), live.base), (".", live.place)]
+    readers = [
+        subprocess.Popen([sys.executable, "-c", READER, place, str(stop)], cwd=cwd, stdout=subprocess.PIPE, text=True)
+        for place, cwd in here
+    ]
+    try:
+        for reader in readers:
+            assert reader.stdout is not None
+            assert reader.stdout.readline() == "reading\n"
+        yield
+    finally:
+        stop.touch()
+        done = [(reader.communicate(timeout=60)[0], reader.returncode) for reader in readers]
+        stop.unlink()
+    for printed, code in done:
+        assert code == 0, "a reader found nothing"
+        assert int(printed) > 0
+
+
+@pytest.mark.parametrize("how", KINDS)
+def test_a_live_directory_is_the_first_release_and_is_put_back(tmp_path: Path, how: str) -> None:
+    live = Live(tmp_path, how)
+    before, was = live.seen(), files_of(live.place)
+    for _ in range(3):
+        with read_all_the_time(live):
+            live.adopt()
+        assert live.seen() == before
+        assert live.site.current() is not None
+        live.adopter.undo()  # whoever is just following the symlink may find that it leads to itself
+        assert live.seen() == before
+    assert files_of(live.place) == was
+    assert live.place.is_symlink() == (how in ("linked", "capistrano"))
+    assert (live.place / ".git").exists() == (how == "clone")
+    assert not live.site.exists()
+
+
+@pytest.mark.parametrize("how", KINDS)
+def test_the_next_deploy_goes_on_from_there_and_back(tmp_path: Path, how: str) -> None:
+    live = Live(tmp_path, how)
+    before = live.seen()
+    live.adopt()
+    release = live.site.current()
+    assert release is not None
+    assert (release.commit, release.tag, release.status) == (live.commit, "v1", "good")
+    live.shop.path = live.site_path
+    assert live.shop.put({**FILES, "index.html": b"new"}).outcome == "success"
+    assert (live.place / "index.html").read_bytes() == b"new"
+    assert (live.place / "uploads" / "one.jpg").read_bytes() == b"1" * 9000
+    assert live.shop.runner.rollback().outcome == "success"
+    assert live.seen() == before
+    with pytest.raises(PreflightRefused, match="there were deploys since"):
+        live.adopter.undo()
+
+
+def test_what_differs_from_the_commit_is_named_and_stays(tmp_path: Path) -> None:
+    live = Live(tmp_path, "directory")
+    (live.place / "index.html").write_text("edited by hand")
+    (live.place / "lib" / "a.php").unlink()
+    (live.place / "cache").mkdir()
+    (live.place / "cache" / "x").write_text("x")
+    (live.place / "bin" / "run").chmod(0o644)
+    with Repository(live.shop.repo.path) as source:
+        found = live.adopter.preview(source, "refs/tags/v1")
+        assert live.place.is_dir()
+        assert not live.site_path.exists()
+        done = live.adopter.adopt(source, "refs/tags/v1")
+    assert found.files == done.files
+    assert (found.files.modified, found.files.missing) == (("bin/run", "index.html"), ("lib/a.php",))
+    assert "cache/x" in found.files.added
+    assert (live.place / "index.html").read_text() == "edited by hand"
+    assert not live.shop.site.settings.shared or (live.site_path / "shared" / "uploads").is_dir()
+
+
+def test_a_commit_is_not_needed(tmp_path: Path) -> None:
+    live = Live(tmp_path, "directory")
+    live.adopter.adopt()
+    release = live.site.current()
+    assert release is not None
+    assert (release.name, release.tag, release.commit) == ("00001-adopted", "adopted", "")
+    live.shop.path = live.site_path
+    result = live.shop.deploy("v1")
+    assert result.outcome == "success", result
+    assert live.shop.runner.rollback().outcome == "success"
+
+
+def test_a_site_inside_the_directory_is_refused(tmp_path: Path) -> None:
+    live = Live(tmp_path, "directory")
+    live.site_path = live.place / "site"
+    with pytest.raises(PreflightRefused, match="would be inside"):
+        live.adopter.adopt()
+
+
+def test_a_shared_path_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    live = Live(tmp_path, "directory")
+    (live.site_path / "shared" / "uploads").mkdir(parents=True)
+    with pytest.raises(PreflightRefused, match="are both there"):
+        live.adopter.adopt()
+    assert (live.place / "uploads").is_dir()
+
+
+def test_a_site_that_is_one_already_is_refused(tmp_path: Path) -> None:
+    live = Live(tmp_path, "directory")
+    live.shop.path = live.site_path
+    assert live.shop.deploy("v1").outcome == "success"
+    with pytest.raises(PreflightRefused, match="already"):
+        live.adopter.adopt()
+
+
+@needs_root("to mount a disk")
+def test_another_file_system_is_refused(tmp_path: Path) -> None:
+    live = Live(tmp_path, "directory")
+    with small_disk(tmp_path / "disk", "size=1m,mode=755") as disk:
+        live.site_path = disk / "site"
+        with pytest.raises(PreflightRefused, match="another file system"):
+            live.adopter.adopt()
+    assert live.seen()["index.html"] == b"old"
+
+
+@needs_root("to give files away")
+def test_root_moves_nothing_in_a_directory_of_others(tmp_path: Path) -> None:
+    live = Live(tmp_path, "directory")
+    os.chown(live.place.parent, 65534, 65534)
+    with pytest.raises(PreflightRefused, match=f"others can change {live.place.parent}"):
+        live.adopter.adopt()
+
+
+def test_the_command(tmp_path: Path) -> None:
+    live = Live(tmp_path, "clone")
+    words = ["release", "adopt", str(live.place), "--site", str(live.site_path)]
+    (tmp_path / "site.toml").write_text('shared = ["uploads/"]\n')
+    (live.place / "extra").write_text("x")
+    shown = run(*words, "--settings", str(tmp_path / "site.toml"), "--dry-run")
+    assert shown.returncode == 0, shown.stderr
+    assert "would adopt" in shown.stdout
+    assert "+ extra" in shown.stdout
+    assert "> uploads: in shared/" in shown.stdout
+    assert live.place.is_dir()
+    done = run(*words, "--settings", str(tmp_path / "site.toml"))
+    assert done.returncode == 0, done.stderr
+    assert live.place.is_symlink()
+    listed = run("release", "list", str(live.site_path))
+    assert "main" in listed.stdout
+    back = run(*words, "--undo")
+    assert back.returncode == 0, back.stderr
+    assert (live.place / ".git").is_dir()
+    assert run("release", "adopt", str(live.place)).returncode == 2
+
+
+class Sweep:
+    """An adoption of a farm with shared files, killed anywhere."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.live = Live(base, "farm")
+        self.before = self.live.seen()
+        self.kept = base / "kept"
+        shutil.copytree(self.live.place, self.kept, symlinks=True)
+        settings = base / "site.toml"
+        settings.write_text('shared = ["uploads/"]\n')
+        self.words = ["release", "adopt", str(self.live.place), "--site", str(self.live.site_path)]
+        self.words += ["--settings", str(settings), "--mirror", str(self.live.shop.repo.path), "--ref", "v1"]
+
+    def prepare(self) -> None:
+        for path in (self.live.place, self.live.site_path):
+            if path.is_symlink():
+                path.unlink()
+            shutil.rmtree(path, ignore_errors=True)
+        shutil.copytree(self.kept, self.live.place, symlinks=True)
+
+    def check(self, run_: Run) -> None:
+        """Readers find all of it; a second try ends it, and the way back leads back."""
+        assert "Traceback" not in run_.stderr, run_.stderr
+        assert self.live.seen() == self.before
+        again = run(*self.words)
+        assert again.returncode == 0 or "is a site at" in again.stderr, again.stderr
+        assert self.live.seen() == self.before
+        assert self.live.site.current() is not None
+        self.live.adopter.undo()
+        assert files_of(self.live.place) == files_of(self.kept)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_killed_at_any_call_readers_find_all_and_it_can_be_ended_or_undone(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+    roots = [tmp_path / "www", tmp_path / "sites"]
+    words, options = command(*sweep.words), {"prepare": sweep.prepare, "check": sweep.check, "sample": sample_size(6)}
+    print(kill_sweep(words, roots=roots, **options))  # type: ignore[arg-type]
