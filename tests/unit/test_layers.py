@@ -24,6 +24,7 @@ HOOKS = Path(__file__).parents[2] / "hooks"
 LAYERS: dict[str, tuple[int, str | None]] = {
     "_version": (1, None),
     "errors": (1, None),
+    "composition": (3, None),
     "names": (2, None),
     "system": (2, None),
     "ids": (3, "message"),
