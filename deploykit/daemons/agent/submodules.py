@@ -68,6 +68,7 @@ class SubmoduleCheckouts:
         self._fetch = fetch
         self._lock = threading.Lock()
         self._waits: dict[tuple[RepoName, Path | None], frozenset[tuple[RepoName, str]]] = {}
+        self._asked: set[RepoName] = set()
 
     def update(
         self, repo: RepoName, mirror: Mirror, checkouts: Checkouts, only: Collection[RefName] | None
@@ -88,13 +89,24 @@ class SubmoduleCheckouts:
             place = repo, checkouts.settings.target
             new = lacking - self._waits.get(place, frozenset())
             self._waits[place] = lacking
-        for needed in sorted({each for each, _ in new}):
-            self._fetch(needed)
+            needed = {each for each, _ in new}
+            self._asked |= needed
+        for each in sorted(needed):
+            self._fetch(each)
         return result
 
-    def fetched(self, repo: RepoName) -> None:
-        """Have the directories tried again that wait for a mirror that was fetched."""
+    def fetched(self, repo: RepoName, *, moved: bool) -> None:
+        """Have the directories tried again that wait for a mirror that was fetched.
+
+        Only where it can help: two repositories that wait for each other would have each other fetched for ever.
+
+        Args:
+            moved: refs of the mirror did.
+        """
         with self._lock:
+            if not moved and repo not in self._asked:
+                return
+            self._asked.discard(repo)
             waiting = {main for (main, _), lacking in self._waits.items() if any(each == repo for each, _ in lacking)}
         for main in sorted(waiting):
             self._fetch(main)
