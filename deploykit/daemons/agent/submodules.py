@@ -46,7 +46,7 @@ def lacking(source: SubmoduleSource, name: str) -> frozenset[RepoName]:
     None where the tree itself cannot be read: whoever writes it says why.
     """
     try:
-        return frozenset(each.repo for each in source.missing(name) if each.repo is not None)
+        return frozenset(each.repo for each in source.missing(name) if each.repo is not None and not each.too_deep)
     except DeploykitError:
         return frozenset()
 
@@ -84,7 +84,9 @@ class SubmoduleCheckouts:
             depth = checkouts.settings.submodule_depth
             source = with_submodules(mirror, self._settings, depth, self._open_mirror, stack)
             result = checkouts.update(source, only)
-        lacking = frozenset((each.repo, each.commit) for each in source.lacked if each.repo is not None)
+        lacking = frozenset(
+            (each.repo, each.commit) for each in source.lacked if each.repo is not None and not each.too_deep
+        )
         with self._lock:
             place = repo, checkouts.settings.target
             new = lacking - self._waits.get(place, frozenset())
