@@ -61,11 +61,13 @@ def open_source(mirror: Path, submodules: Sequence[str] = ()) -> Iterator[TreeSo
 
 def _url_and_path(text: str) -> tuple[str, Path]:
     from deploykit.errors import UsageError
+    from deploykit.git.transport.address import redacted_url
 
     url, found, path = text.rpartition("=")
     if not found or not url or not path:
         raise UsageError(
-            f"--submodule {text}: expected URL=MIRROR", "such as https://git.example.org/theme.git=theme.git"
+            f"--submodule {redacted_url(text)}: expected URL=MIRROR",
+            "such as https://git.example.org/theme.git=theme.git",
         )
     return url, Path(path)
 
