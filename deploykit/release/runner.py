@@ -354,7 +354,8 @@ class Runner:
                     self.site.require()
                 self.site.set_up()
                 stack.enter_context(self.site.locked())
-            except PreflightRefused as error:
+                self.site.check_adopted()
+            except (PreflightRefused, ReleaseError) as error:
                 return self.with_site_state(refused(error))
             finisher = self._finisher()
             stack.callback(finisher.journal.close)
