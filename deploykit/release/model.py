@@ -11,6 +11,7 @@ from typing import Final, Literal
 import attrs
 
 from deploykit.errors import DeploykitError, PreflightRefused, ReleaseError
+from deploykit.names import ObjectId, RefName, RepoName
 from deploykit.settings.site import SCRIPTS as SCRIPTS  # noqa: PLC0414 -- handed on
 from deploykit.system.boottime import BootTime
 
@@ -51,13 +52,30 @@ class StepRecord:
 
 
 @attrs.frozen(kw_only=True, slots=True)
+class ReleasePart:
+    """What one repository contributed to a release.
+
+    Args:
+        path: its subdirectory of the release.
+        ref, commit: what was taken from it.
+    """
+
+    repo: RepoName
+    path: str
+    ref: RefName
+    commit: ObjectId
+
+
+@attrs.frozen(kw_only=True, slots=True)
 class Release:
     """One release of a site.
 
     Args:
         seq: counts up, never reused; the order of releases, whatever the clock says.
         name: its directory below `releases/`.
-        ref, tag, commit, tree: what it was made from; `tag` is the ref as people call it.
+        ref, tag, commit, tree: what it was made from; `tag` is the ref as people call it. With `parts`, `ref` is empty,
+            `tag` their refs (`v3+v7`) and `commit` their id (`deploykit.composition`).
+        parts: what it was made from, where that is several repositories; in the order of their names.
         present: its directory is on disk.
         spare: it is beyond the keep-limit and will become the next release, or one after that.
         pinned: never pruned.
@@ -83,6 +101,7 @@ class Release:
     detail: str = ""
     left: float = 0.0
     left_boot: str = ""
+    parts: tuple[ReleasePart, ...] = ()
 
     def rested(self, now: BootTime, grace: float) -> bool:
         """Return whether it has not been live for `grace` seconds, so that readers have had time to leave it."""

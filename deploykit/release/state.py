@@ -14,8 +14,9 @@ from typing import Any, Final, get_args
 
 import attrs
 
-from deploykit.errors import ReleaseError
-from deploykit.release.model import Operation, Release, Status, StepRecord
+from deploykit.errors import InvalidName, ReleaseError
+from deploykit.names import parse_object_id, parse_ref_name, parse_repo_name
+from deploykit.release.model import Operation, Release, ReleasePart, Status, StepRecord
 from deploykit.system.boottime import BootTime
 from deploykit.system.durable import replace_file
 
@@ -181,10 +182,22 @@ def save_steps(path: Path, operation: Operation, steps: tuple[StepRecord, ...], 
 
 
 def _release(data: dict[str, Any]) -> Release:
-    release = Release(**data)
+    release = Release(**data | {"parts": tuple(map(_part, data.get("parts", ())))})
     if release.status not in get_args(Status):
         raise TypeError(f"unknown status {release.status!r}")
     return release
+
+
+def _part(data: dict[str, Any]) -> ReleasePart:
+    try:
+        return ReleasePart(
+            repo=parse_repo_name(data["repo"]),
+            path=str(data["path"]),
+            ref=parse_ref_name(data["ref"]),
+            commit=parse_object_id(data["commit"]),
+        )
+    except InvalidName as error:
+        raise TypeError(error.problem) from None
 
 
 def _write(path: Path, content: dict[str, Any], durable: bool) -> None:
