@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypedDict
 
+import attrs
+
 from deploykit.builds.store import builds_of
 from deploykit.daemons.agent.buildresults import wants_builds
 from deploykit.daemons.agent.lockstore import lock_store_of
@@ -93,6 +95,8 @@ def _site(settings: Settings, name: SiteName) -> Entry:
         found = Site(site.path, site.release)
         current = Runner(found, node=settings.node).current()
         entry["current"] = current.name if current else None
+        if current is not None and current.parts:
+            entry["parts"] = [attrs.asdict(part) for part in current.parts]
         if (linked := found.live_name()) and not found.has(linked):
             entry["problem"] = one_line(f"current points at {linked}, which does not exist: nothing is live")
     with _problem_into(entry):

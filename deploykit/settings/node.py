@@ -95,8 +95,8 @@ class Settings:
 
     @property
     def site_repos(self) -> Mapping[SiteName, RepoName]:
-        """The repository of each site."""
-        return {name: site.repo for name, site in self.sites.items()}
+        """The repository of each site of one repository."""
+        return {name: site.repo for name, site in self.sites.items() if site.repo is not None}
 
     def problems(self) -> tuple[str, ...]:
         """Return what is wrong, each line with its full path; empty when all is well.

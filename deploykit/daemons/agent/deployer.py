@@ -75,6 +75,8 @@ class SiteDeployer:
         site = self._settings.sites.get(request.site)
         if site is None:
             return DeployResult(outcome="refused", detail=f"this node has no site {request.site}")
+        if site.repo is None:
+            return DeployResult(outcome="refused", detail=f"site {request.site} is made of several repositories")
         named = one_line(request.requested_by)
         requested_by = f"{named}, signed {signer}" if named else str(signer)
         runner: Runner | None = None

@@ -142,7 +142,7 @@ class BuildGate:
         except (BuildStoreError, KeyFileError) as error:
             _log.error("gate of %s: %s", request.site, error)
             return None, []
-        return decide(settings.require_build, settings.repo, request.commit, known, now), doubts
+        return decide(settings.require_build, settings.repos[0], request.commit, known, now), doubts
 
     def _carried(self, request: DeployRequested, now: datetime) -> tuple[dict[bytes, KnownResult], list[str]]:
         """Return the results that a command carries, kept where they are good, and a line for each that is none."""
@@ -176,7 +176,8 @@ class BuildGate:
         found = []
         skew = self._trust.policy.skew
         since, until = now - self._remember - skew, now + skew
-        for signed in self._store.of(settings.repo, request.commit, settings.require_build, since=since, until=until):
+        repo = settings.repos[0]
+        for signed in self._store.of(repo, request.commit, settings.require_build, since=since, until=until):
             carried = without.get(signed.digest)
             if carried is not None and not carried.objection:
                 continue

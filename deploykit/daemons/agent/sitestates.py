@@ -44,7 +44,7 @@ def describe_site(
         drift: compare the live release with its manifest.
         history: how many operations to list.
     """
-    state = SiteState(site=name, repo=settings.repo, require=settings.require, signatures=settings.signatures)
+    state = SiteState(site=name, repo=settings.repos[0], require=settings.require, signatures=settings.signatures)
     site = Site(settings.path, settings.release)
     try:
         if not site.exists():

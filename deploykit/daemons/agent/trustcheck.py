@@ -86,13 +86,16 @@ def closed_for_ever(settings: Settings, signers: AllowedSigners, now: datetime) 
             job
             for job in site.require_build
             if not any(
-                matches(grant.repos, site.repo) and matches(grant.jobs, job) and matches(grant.sites, name)
+                all(matches(grant.repos, repo) for repo in site.repos)
+                and matches(grant.jobs, job)
+                and matches(grant.sites, name)
                 for grant in useful
             )
         ]
         if lost:
+            of = ", ".join(site.repos)
             yield (
-                f"site {name} requires builds that no trusted key may report: {', '.join(lost)} of {site.repo} "
+                f"site {name} requires builds that no trusted key may report: {', '.join(lost)} of {of} "
                 "(grant build.finished with repos and jobs in [[trust.grants]]; see `deploykit keys trust`)"
             )
 
