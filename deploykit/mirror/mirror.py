@@ -25,6 +25,7 @@ from deploykit.git.transport.address import parse_origin_url
 from deploykit.mirror import checking, layout, upkeep
 from deploykit.mirror.checking import CheckReport
 from deploykit.mirror.fetching import Fetch
+from deploykit.mirror.lfs.store import LfsStore
 from deploykit.mirror.model import FetchResult, ProgressFn, RefChange, Resolved
 from deploykit.mirror.refplan import ref_matcher
 from deploykit.mirror.refstore import RefStore
@@ -120,6 +121,11 @@ class Mirror:
             raise RefNotFound(f"{name!a} is not a commit but a {KIND_NAMES[found[0]].decode()}")
         tree = next(link for kind, link in commit_links(found[1], hash_kind.hex_size, commit) if kind == TREE)
         return Resolved(RefName(ref or ""), oid, ObjectId(commit.hex()), ObjectId(tree.hex()))
+
+    @property
+    def lfs(self) -> LfsStore | None:
+        """The objects of Git LFS; None where the settings do not ask for them."""
+        return LfsStore(self.path / "lfs") if self.settings.lfs else None
 
     # -- fetching ----------------------------------------------------------------------------------------------------
 

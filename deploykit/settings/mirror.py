@@ -38,6 +38,7 @@ class MirrorSettings:
         allowed_signers: OpenSSH's file of that name.
         max_pack_bytes, max_object_bytes, max_listing_bytes: what an origin may send at most.
         min_free_bytes, min_free_inodes: a fetch does not start, and stops, when the disk has less.
+        lfs: fetch the objects of Git LFS that the refs need, too.
         repack_after: number of packs from which upkeep joins them (with the git program); 0: never.
     """
 
@@ -61,6 +62,7 @@ class MirrorSettings:
     max_listing_bytes: int = 256 << 20
     min_free_bytes: int = 64 << 20
     min_free_inodes: int = 200
+    lfs: bool = False
     repack_after: int = 50
 
     def problems(self) -> tuple[str, ...]:
