@@ -75,7 +75,7 @@ class SiteDeployer:
         site = self._settings.sites.get(request.site)
         if site is None:
             return DeployResult(outcome="refused", detail=f"this node has no site {request.site}")
-        if site.repo is None:
+        if site.repo is None or request.parts:
             return DeployResult(outcome="refused", detail=f"site {request.site} is made of several repositories")
         named = one_line(request.requested_by)
         requested_by = f"{named}, signed {signer}" if named else str(signer)
@@ -126,7 +126,7 @@ class SiteDeployer:
             requested_by: for the site's records.
             progress: of the command.
         """
-        ref, commit, phase = request.ref, request.commit, request.phase
+        ref, commit, phase = request.ref or "", request.commit, request.phase
         more = _Origin(request=request.id, requested_by=requested_by, rollout=request.rollout or "")
         if phase == "discard":
             return runner.discard(ref, commit, **more)
@@ -150,7 +150,7 @@ class SiteDeployer:
     ) -> None:
         """Fetch unless the mirror holds the requested commit under its ref."""
         try:
-            if mirror.resolve(request.ref).commit == request.commit:
+            if mirror.resolve(request.ref or "").commit == request.commit:
                 return
         except MirrorError:
             _log.info("[%s] does not hold %s yet: fetching", repo, request.ref)
