@@ -27,13 +27,13 @@ from deploykit.release.adoptsteps import is_moved, links_leading_out, point, say
 from deploykit.release.build import remove
 from deploykit.release.environment import rules_of
 from deploykit.release.livefiles import Entries, LiveFiles, compare_with, manifest_of
-from deploykit.release.model import Operation, Release
-from deploykit.release.preflight import resolve_commit
+from deploykit.release.model import Operation, Release, ReleaseVersion
 from deploykit.release.requests import Allowances
+from deploykit.release.resolve import resolve_commit
 from deploykit.release.site import Site, release_name
 from deploykit.release.source import TreeSource
 from deploykit.release.state import SiteRecord
-from deploykit.release.steps import tag_of, timestamp
+from deploykit.release.steps import timestamp
 from deploykit.system.durable import replace_file, sync_directory
 from deploykit.system.exchange import exchange
 from deploykit.system.ownership import OthersCanChange, check_owned
@@ -126,7 +126,8 @@ class Adopter:
         self._check_place(kind)
         found = resolve_commit(source, ref, commit, Allowances()) if source is not None else None
         full, oid = (found.ref or ref, str(found.commit)) if found is not None else ("", "")
-        name = Path(link or "").name if kind == "standing" else release_name(1, tag_of(full, oid) or "adopted", oid)
+        tag = ReleaseVersion(ref=full, commit=oid).tag or "adopted"
+        name = Path(link or "").name if kind == "standing" else release_name(1, tag, oid)
         with self._opened() as fd:
             return Adoption(
                 kind=kind,
@@ -256,7 +257,7 @@ class Adopter:
         with self._opened(release) as fd:
             manifest = manifest_of(fd, entries, plan.tree)
         manifest.save(site.manifest_file(plan.release), durable=site.settings.durable)
-        tag = tag_of(plan.ref, plan.commit) or "adopted"
+        tag = ReleaseVersion(ref=plan.ref, commit=plan.commit).tag or "adopted"
         made = Release(
             seq=1, name=plan.release, ref=plan.ref, tag=tag, commit=plan.commit, tree=plan.tree, status="good",
             created=now, activated=now, requested_by=requested_by, detail=f"adopted from {plan.place}",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -56,11 +56,11 @@ class SiteRecord:
         return next((r for r in reversed(self.of(ref, commit)) if r.present and r.status == "prepared"), None)
 
     def without_twins(self, live: str) -> SiteRecord:
-        """Return it without other releases of the live one's ref and commit: a rollback to them changes nothing."""
+        """Return it without other releases of the live one's version: a rollback to them changes nothing."""
         here = self.get(live)
         if here is None:
             return self
-        kept = (r for r in self.releases if r is here or (r.ref, r.commit) != (here.ref, here.commit))
+        kept = (r for r in self.releases if r is here or r.version != here.version)
         return attrs.evolve(self, releases=tuple(kept))
 
     def waiting(self, text: str = "") -> Release | None:
@@ -163,6 +163,27 @@ def save_state(path: Path, state: SiteRecord, *, durable: bool = True) -> None:
     _write(path, {"format": FORMAT, **attrs.asdict(state.trimmed())}, durable)
 
 
+def read_parts(data: Mapping[str, Any]) -> tuple[ReleasePart, ...]:
+    """Return the parts in the record of a release; none where it is of one repository.
+
+    Raises:
+        KeyError, TypeError: they are damaged.
+    """
+
+    def part(entry: Mapping[str, Any]) -> ReleasePart:
+        try:
+            return ReleasePart(
+                repo=parse_repo_name(entry["repo"]),
+                path=str(entry["path"]),
+                ref=parse_ref_name(entry["ref"]),
+                commit=parse_object_id(entry["commit"]),
+            )
+        except InvalidName as error:
+            raise TypeError(error.problem) from None
+
+    return tuple(map(part, data.get("parts", ())))
+
+
 def load_steps(path: Path) -> tuple[StepRecord, ...]:
     """Read what the steps of one operation printed; empty where it is gone."""
     try:
@@ -182,22 +203,10 @@ def save_steps(path: Path, operation: Operation, steps: tuple[StepRecord, ...], 
 
 
 def _release(data: dict[str, Any]) -> Release:
-    release = Release(**data | {"parts": tuple(map(_part, data.get("parts", ())))})
+    release = Release(**data | {"parts": read_parts(data)})
     if release.status not in get_args(Status):
         raise TypeError(f"unknown status {release.status!r}")
     return release
-
-
-def _part(data: dict[str, Any]) -> ReleasePart:
-    try:
-        return ReleasePart(
-            repo=parse_repo_name(data["repo"]),
-            path=str(data["path"]),
-            ref=parse_ref_name(data["ref"]),
-            commit=parse_object_id(data["commit"]),
-        )
-    except InvalidName as error:
-        raise TypeError(error.problem) from None
 
 
 def _write(path: Path, content: dict[str, Any], durable: bool) -> None:
