@@ -53,7 +53,7 @@ def warnings(settings: Settings, user: str = "") -> list[str]:
     found += [
         f"sites.{name}.require_build: {job!r} is the name of one job, not a pattern: no build of another opens the gate"
         for name, site in settings.sites.items()
-        for job in site.require_build
+        for job in sorted({*site.require_build, *(job for jobs in site.require_build_of.values() for job in jobs)})
         if "*" in job or "?" in job
     ]
     found += _checkout_warnings(settings.repositories)

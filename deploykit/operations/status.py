@@ -89,8 +89,8 @@ def _mirror(settings: Settings, repo: RepoName) -> Entry:
 def _site(settings: Settings, name: SiteName) -> Entry:
     site = settings.sites[name]
     entry: Entry = {"site": name, "current": None, "path": str(site.path)}
-    if site.require_build:
-        entry["require_build"] = list(site.require_build)
+    if jobs := tuple(dict.fromkeys(job for repo in site.repos for job in site.jobs_of(repo))):
+        entry["require_build"] = list(jobs)
     with _problem_into(entry):
         found = Site(site.path, site.release)
         current = Runner(found, node=settings.node).current()
