@@ -14,6 +14,7 @@ import pytest
 
 from deploykit.bus import Ack, Bus, Delivery, Verdict
 from deploykit.fleet import discovery
+from deploykit.fleet.inventory import DiscoveryWindow
 from deploykit.messages import NodeDescribed, NodeQueried
 from deploykit.messages.topics import TopicMap
 from deploykit.names import NodeName
@@ -122,7 +123,12 @@ def end_with_the_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     Silence between two answers ends a question, and a time limit does, and a busy machine is silent for as long. So
     neither counts here; who is silent is known from what was heard until the end.
     """
-    monkeypatch.setattr(discovery, "HELD_BACK", 60.0)
+
+    def window(*, timeout: float, **others: Any) -> DiscoveryWindow:
+        return DiscoveryWindow(timeout=max(timeout, 120.0), **others)
+
+    monkeypatch.setattr(discovery, "HELD_BACK", 120.0)
+    monkeypatch.setattr(discovery, "DiscoveryWindow", window)
     monkeypatch.setattr(discovery, "_Hearing", _HearingAll)
 
 
