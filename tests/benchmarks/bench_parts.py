@@ -70,11 +70,12 @@ def make_repositories(base: Path, files: int, commits: int) -> tuple[list[str], 
     whole = base / "whole"
     git(base, "init", "-q", "--bare", str(whole))
     parents: list[str] = []
+    rows = ""
     for part in PARTS:
         git(whole, "fetch", "-q", str(base / part), "main")
         parents += ["-p", git(whole, "rev-parse", "FETCH_HEAD")]
-        git(whole, "read-tree", f"--prefix={part}/", parents[-1])
-    tree = git(whole, "write-tree")
+        rows += f"040000 tree {git(whole, 'rev-parse', parents[-1] + '^{tree}')}\t{part}\n"
+    tree = git(whole, "mktree", data=rows.encode())
     git(whole, "update-ref", MAIN, git(whole, "commit-tree", *parents, "-m", "all of them", tree))
     first = PARTS[0]
     name = git(base / first, "ls-tree", "-r", "--name-only", "main").splitlines()[0]

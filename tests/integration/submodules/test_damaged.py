@@ -113,7 +113,7 @@ class World:
         )
         which = {"parts": parts} if site == "both" else {"ref": ref, "commit": commits[SHOP]}
         expires = datetime.now(UTC) + timedelta(minutes=5)
-        request = DeployRequested(site=SiteName(site), audience=(WEB1,), expires=expires, **which)  # type: ignore[arg-type]
+        request = DeployRequested(site=SiteName(site), audience=(WEB1,), expires=expires, **which)
         return self._deployer.deploy(request, Signers(each=()), lambda _: "")
 
     def expected(self, site: str) -> dict[str, tuple[str, bytes]]:
