@@ -37,6 +37,14 @@ class _SeveralProblems(DeploykitError):
         self.problems = problems or (problem,)
 
 
+class _Damaged(DeploykitError):
+    """Files of a repository are damaged or missing. `repository` is its directory, empty where that is not known."""
+
+    def __init__(self, problem: str, remedy: str = "", *, repository: str = "") -> None:
+        super().__init__(problem, remedy)
+        self.repository = repository
+
+
 # -- names and settings --------------------------------------------------------------------------------------------
 
 
@@ -123,14 +131,11 @@ class KeyUnavailable(KeyFileError):
     exit_code = 1
 
 
-# -- facts -----------------------------------------------------------------------------------------------------------
+# -- facts, outbox, ids, audit ---------------------------------------------------------------------------------------
 
 
 class FactsError(DeploykitError):
     """A source of facts or classes cannot be used. Correct the file or program; the other sources count meanwhile."""
-
-
-# -- outbox and ids --------------------------------------------------------------------------------------------------
 
 
 class OutboxError(DeploykitError):
@@ -151,9 +156,6 @@ class RolloutMemoryError(DeploykitError):
 
 class LockStoreError(DeploykitError):
     """A node cannot read or write what it knows of the locks of its sites. Correct owner or mode, or free the disk."""
-
-
-# -- audit -----------------------------------------------------------------------------------------------------------
 
 
 class AuditError(DeploykitError):
@@ -256,7 +258,7 @@ class BrokerError(DeploykitError):
     """The embedded broker cannot go on (its disk, its thread). Nothing unconfirmed was kept; start it again."""
 
 
-# -- mirrors ---------------------------------------------------------------------------------------------------------
+# -- mirrors, trees, releases ----------------------------------------------------------------------------------------
 
 
 class MirrorError(DeploykitError):
@@ -289,7 +291,7 @@ class RefRefused(MirrorError):
     exit_code = 3
 
 
-class MirrorCorrupt(MirrorError):
+class MirrorCorrupt(MirrorError, _Damaged):
     """The mirror's own files are damaged or objects are missing. Run `deploykit mirror check`."""
 
 
@@ -297,14 +299,11 @@ class LockBusy(DeploykitError):
     """Another process holds the lock. Wait for it, or ask with a longer time-out; no unlock command is needed."""
 
 
-# -- trees and releases ----------------------------------------------------------------------------------------------
-
-
 class TreeError(DeploykitError):
     """A git tree holds entries that must not or cannot be written. The target was not touched; fix the repository."""
 
 
-class TreeDamaged(TreeError):
+class TreeDamaged(TreeError, _Damaged):
     """An object of the tree is missing or damaged in the mirror. Clone the mirror anew; the repository may be sound."""
 
 

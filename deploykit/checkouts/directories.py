@@ -127,7 +127,7 @@ class Checkouts:
         changed: list[CheckoutChange] = []
         refused = dict(plan.refused)
         failed: dict[str, str] = {}
-        damaged = False
+        damage: list[TreeDamaged | MirrorCorrupt] = []
         removed = self._remove_all(plan.removed, plan, state)
         for directory, ref in plan.directories.items():
             if only is not None and ref not in only:
@@ -141,7 +141,8 @@ class Checkouts:
                     changed += [change] if change is not None else []
                 removed += self._remove_all([d for d, moved in plan.moved.items() if moved == ref], plan, state)
             except (TreeDamaged, MirrorError) as error:
-                damaged = damaged or isinstance(error, TreeDamaged | MirrorCorrupt)
+                if isinstance(error, TreeDamaged | MirrorCorrupt):
+                    damage.append(error)
                 failed[ref] = str(error)
             except (TreeError, PreflightRefused) as error:
                 refused[ref] = str(error)
@@ -152,7 +153,7 @@ class Checkouts:
             removed=tuple(self.rule.root / directory for directory in removed),
             refused=refused,
             failed=failed,
-            damaged=damaged,
+            damage=tuple(damage),
         )
 
     # -- one directory -----------------------------------------------------------------------------------------------

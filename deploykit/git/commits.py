@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import heapq
 import re
+import traceback
 from binascii import unhexlify
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,7 +25,7 @@ from dulwich.objects import Commit, ShaFile
 from deploykit.errors import PackError, RefNotFound, TreeDamaged, TreeError
 from deploykit.git.objectformat import COMMIT, TAG, Found
 from deploykit.git.objectlinks import commit_links, tag_link
-from deploykit.git.objectreader import ObjectReader
+from deploykit.git.objectreader import ObjectReader, directory_of
 
 if TYPE_CHECKING:
     from dulwich.object_store import BaseObjectStore
@@ -142,13 +143,13 @@ def commit_of(store: BaseObjectStore, oid: bytes) -> Commit:
         except OSError:
             raise
         except Exception as error:  # dulwich fails in many ways on a damaged object
-            raise _damaged(raw.hex(), error) from error
+            raise _damaged(raw.hex(), error, store) from error
         return found.type_num, found.as_raw_string()
 
     try:
         target = History(find, len(oid) // 2).peel(unhexlify(oid))
     except (PackError, ValueError) as error:
-        raise _damaged(ascii(oid.decode("ascii", "replace"))[1:-1], error) from error
+        raise _damaged(ascii(oid.decode("ascii", "replace"))[1:-1], error, store) from error
     commit = read.get(target)
     if commit is None:
         raise RefNotFound(f"there is no commit {target.hex()}", "fetch first, or check the id")
@@ -157,8 +158,26 @@ def commit_of(store: BaseObjectStore, oid: bytes) -> Commit:
     return commit
 
 
-def _damaged(oid: str, error: Exception) -> TreeDamaged:
-    return TreeDamaged(f"object {oid} is damaged: {error}", "run `deploykit mirror check`")
+def _damaged(oid: str, error: Exception, store: BaseObjectStore) -> TreeDamaged:
+    # The frames hold on to the mapped file, and dulwich then leaves the pack open when the store is closed.
+    traceback.clear_frames(error.__traceback__)
+    return TreeDamaged(
+        f"object {oid} is damaged: {error}", "run `deploykit mirror check`", repository=directory_of(store)
+    )
+
+
+def _holds(store: BaseObjectStore, oid: str) -> bool:
+    """Return whether an object (hex) is in a store, by the indexes of its packs.
+
+    Raises:
+        TreeDamaged: they cannot be read.
+    """
+    try:
+        return cast("ObjectID", oid.encode()) in store
+    except OSError:
+        raise
+    except Exception as error:  # as above
+        raise _damaged(oid, error, store) from error
 
 
 def is_ancestor(store: BaseObjectStore, older: str, newer: str) -> bool:
@@ -201,8 +220,7 @@ class Reachable:
         Raises:
             TreeError: a commit on the way is damaged, so the answer is unknown.
         """
-        name = cast("ObjectID", commit.encode())
-        if len(commit) != self._store.object_format.hex_length or name not in self._store:
+        if len(commit) != self._store.object_format.hex_length or not _holds(self._store, commit):
             return False  # the usual case before a fetch, and no reason for a walk
         if commit in self._tips:
             return True
@@ -236,11 +254,11 @@ def _history(store: BaseObjectStore) -> Iterator[History]:
 
         @lru_cache(maxsize=4096)  # a walk asks for each commit twice
         def find(oid: bytes) -> Found | None:
-            name = cast("ObjectID", oid.hex().encode())
+            name = oid.hex()
             try:
-                return COMMIT, reader.read(name, COMMIT)
+                return COMMIT, reader.read(name.encode(), COMMIT)
             except TreeError:
-                if name in store:
+                if _holds(store, name):
                     raise
                 return None
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 
-from deploykit.errors import DeploykitError, SubmoduleMissing, TreeError
+from deploykit.errors import DeploykitError, MirrorCorrupt, SubmoduleMissing, TreeDamaged, TreeError
 from deploykit.git.commits import Reachable, commit_of
 from deploykit.git.composedstore import ComposedStore
 from deploykit.git.objectformat import BLOB
@@ -83,6 +83,7 @@ class MissingSubmodule:
         commit: that is needed (hex).
         why: one line.
         too_deep: it lies in more submodules than are allowed; a fetch does not help.
+        damaged: its mirror cannot be read; only a new clone helps.
     """
 
     path: str
@@ -91,6 +92,7 @@ class MissingSubmodule:
     commit: str
     why: str
     too_deep: bool = False
+    damaged: bool = False
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -109,7 +111,7 @@ class SubmoduleRules:
     """Which repository stands for which address.
 
     Args:
-        repositories: address -> repository; compared without login, `.git` and `/` at the end.
+        repositories: address -> repository; compared as `url_key` says.
         open: returns a repository to read from, the same one each time while a source is in use.
         depth: submodules inside submodules.
     """
@@ -222,6 +224,7 @@ class _Composer:
         self._reachable = reachable
         self._mounts: list[Mount] = []
         self._missing: list[MissingSubmodule] = []
+        self._damaged: set[RepoName] = set()
         self._bytes = 0
         self._rows = 0
 
@@ -247,6 +250,7 @@ class _Composer:
                         commit=commit.decode(),
                         why=str(found),
                         too_deep=depth >= self._rules.depth,
+                        damaged=repo in self._damaged,
                     )
                 )
                 continue
@@ -270,6 +274,8 @@ class _Composer:
                 return f"no branch or tag in the mirror of {repo} has commit {commit[:12]}"
             return store, commit_of(store, commit.encode()).tree
         except DeploykitError as error:
+            if isinstance(error, TreeDamaged | MirrorCorrupt):
+                self._damaged.add(repo)
             return f"the mirror of {repo} cannot give it: {error.problem}"
 
     def _submodules(self, store: ObjectStore, tree: bytes) -> list[tuple[Submodule, bytes]]:
@@ -318,6 +324,8 @@ def _all_missing(missing: tuple[MissingSubmodule, ...]) -> SubmoduleMissing:
         remedy = "name their repositories in [submodules], or give --submodule"
     elif any(each.too_deep for each in missing):
         remedy = "raise submodule_depth if the repositories are to be trusted"
+    elif any(each.damaged for each in missing):
+        remedy = "run `deploykit mirror check --repair` for the damaged mirror"
     return SubmoduleMissing(f"submodules are missing: {'; '.join(lines)}{more}", remedy)
 
 

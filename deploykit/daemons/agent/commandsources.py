@@ -3,7 +3,8 @@
 Rules:
 
 * Each commit must be there under its ref: a mirror that holds it so is not fetched.
-* Mirrors are opened once for a command, and closed by its owner's stack.
+* Mirrors are opened once for a command, and closed by its owner's stack. Nothing of them is open while one is fetched:
+  a damaged one is cloned anew by that.
 * Which repositories a site has, its settings say; a command can only agree.
 """
 
@@ -13,10 +14,11 @@ import logging
 from contextlib import ExitStack
 from typing import Final
 
+from deploykit.daemons.agent.damage import damaged_among
 from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.progress import CommandProgress
-from deploykit.daemons.agent.submodules import lacking, with_submodules
-from deploykit.errors import MirrorError, PolicyRefused
+from deploykit.daemons.agent.submodules import lacking_of, with_submodules
+from deploykit.errors import DeploykitError, MirrorError, PolicyRefused
 from deploykit.messages import DeployRequested
 from deploykit.mirror import Mirror
 from deploykit.mirror.submodules import ResolvingSource, SubmoduleSource
@@ -94,6 +96,10 @@ class CommandSources:
             )
         return self._with(site.repo, request.ref, request.commit)
 
+    def damaged(self, error: BaseException | None) -> frozenset[RepoName]:
+        """Return the repositories whose mirrors an error from such a source says are damaged."""
+        return damaged_among(self._opened, error)
+
     def _open(self, repo: RepoName) -> ResolvingSource:
         if repo not in self._sources:
             self._sources[repo] = self._with_submodules(self._mirror(repo))
@@ -110,38 +116,58 @@ class CommandSources:
         release = self._site.release
         if release.submodules != "mirror":
             return mirror
-        return with_submodules(mirror, self._settings, release.submodule_depth, self._mirrors.mirror, self._stack)
+        source = with_submodules(mirror, self._settings, release.submodule_depth, self._mirror)
+        self._stack.callback(source.release)
+        return source
 
     def _with(self, repo: RepoName, ref: RefName, commit: ObjectId) -> ResolvingSource:
         """Return a repository that holds a commit under its ref, with the commits of its submodules."""
-        if not _holds(self._mirror(repo), ref, commit):
+        if not self._holds(repo, ref, commit):
             _log.info("[%s] does not hold %s yet: fetching", repo, ref)
-            with self._progress.step(FETCH) as fetching:
-                fetching.done = self._mirrors.sync(
-                    repo, ref=ref, commit=commit, correlation_id=self._request.correlation_id
-                )
+            self._fetch(repo, ref, commit)
         source = self._open(repo)
         if isinstance(source, SubmoduleSource):
             self._fetch_submodules(source, commit)
         return source
 
+    def _holds(self, repo: RepoName, ref: RefName, commit: ObjectId) -> bool:
+        mirror = self._mirror(repo)
+        try:
+            return mirror.resolve(ref).commit == commit
+        except MirrorError as error:
+            for damaged in damaged_among({repo: mirror}, error):
+                self._mirrors.reclone(damaged)
+            return False
+
     def _fetch_submodules(self, source: SubmoduleSource, commit: ObjectId) -> None:
-        """Fetch what the mirrors of submodules lack, once each."""
-        fetched: frozenset[RepoName] = frozenset()
-        while missing := lacking(source, commit) - fetched:  # one that was fetched may show further ones
-            for repo in sorted(missing):
+        """Fetch what the mirrors of submodules lack, once each. A tree that cannot be read: its writer says why."""
+        fetched: set[RepoName] = set()
+        while True:  # one that was fetched may show further ones
+            try:
+                lacking = lacking_of(source.missing(commit))
+            except DeploykitError:
+                return
+            new = sorted(lacking.keys() - fetched)
+            if not new:
+                return
+            for repo in new:
+                if lacking[repo]:
+                    self._mirrors.reclone(repo)
                 _log.info("[%s] does not hold a submodule's commit yet: fetching", repo)
-                with self._progress.step(FETCH) as fetching:
-                    fetching.done = self._mirrors.sync(repo, correlation_id=self._request.correlation_id)
-            fetched |= missing
-            source.release()
+                self._fetch(repo)
+            fetched.update(new)
 
-
-def _holds(mirror: Mirror, ref: RefName, commit: ObjectId) -> bool:
-    try:
-        return mirror.resolve(ref).commit == commit
-    except MirrorError:
-        return False
+    def _fetch(self, repo: RepoName, ref: RefName | None = None, commit: ObjectId | None = None) -> None:
+        """Fetch a mirror. What was open before is opened anew when it is read."""
+        for source in self._sources.values():
+            if isinstance(source, SubmoduleSource):
+                source.release()
+        for mirror in self._opened.values():
+            mirror.close()
+        with self._progress.step(FETCH) as fetching:
+            fetching.done = self._mirrors.sync(
+                repo, ref=ref, commit=commit, correlation_id=self._request.correlation_id
+            )
 
 
 __all__ = ["FETCH", "CommandSources", "other_repositories"]

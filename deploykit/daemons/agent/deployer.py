@@ -76,6 +76,7 @@ class SiteDeployer:
         named = one_line(request.requested_by)
         requested_by = f"{named}, signed {signer}" if named else str(signer)
         runner: Runner | None = None
+        sources: CommandSources | None = None
         result: DeployResult | None = None
         try:
             progress = self._progress.command(request)
@@ -101,8 +102,8 @@ class SiteDeployer:
                     result = runner.with_site_state(result) if runner is not None else result
             else:  # the deploy has its result; this failed after it
                 _log.exception("after the deploy of %s", request.site)
-        for repo in site.repos:
-            self._mirrors.reclone_if_damaged(repo, result.error)
+        for repo in sources.damaged(result.error) if sources is not None else ():
+            self._mirrors.reclone(repo)
         return result
 
     def _run(

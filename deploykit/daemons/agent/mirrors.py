@@ -25,6 +25,7 @@ from deploykit.builds.store import builds_of
 from deploykit.bus import Ack, Delivery, Reject, Retry, Verdict
 from deploykit.checkouts import Checkouts
 from deploykit.daemons.agent.builtfetches import BUILT, BuiltFetches, Refs
+from deploykit.daemons.agent.damage import damaged_among
 from deploykit.daemons.agent.mirror_reports import FetchAsked, RefProblem, RefReport, Reported, left_out, reports_after
 from deploykit.daemons.agent.pending_reports import PendingReports
 from deploykit.daemons.agent.reports import Reporter
@@ -33,9 +34,7 @@ from deploykit.daemons.service.metrics import Metrics
 from deploykit.errors import (
     DeploykitError,
     MessageError,
-    MirrorCorrupt,
     MirrorError,
-    TreeDamaged,
     UsageError,
 )
 from deploykit.git.transport.address import parse_origin_url
@@ -91,7 +90,7 @@ class MirrorHandler:
         self._pending = PendingReports(reporter)
         self._built = BuiltFetches(settings, builds_of(settings.state))
         self._checkouts = {repo: _checkouts_of(settings, repo) for repo in settings.repositories}
-        self._submodules = SubmoduleCheckouts(settings, self.mirror, self._fetch_soon)
+        self._submodules = SubmoduleCheckouts(settings, self.mirror, self._fetch_soon, self.reclone)
         self._reported: dict[RepoName, Reported] = {}
         self._left_out: dict[RepoName, frozenset[str]] = {}
         self._at_start: dict[RepoName, list[Answer]] = {}
@@ -238,14 +237,8 @@ class MirrorHandler:
                     failed[repo] = "; ".join(f"{ref}: {problem.detail}" for ref, (problem, _) in refs.items())
         return failed
 
-    def reclone_if_damaged(self, repo: RepoName, error: BaseException | None) -> None:
-        """Have the mirror cloned again where an error, or a cause of it, says that it is damaged. Raises nothing."""
-        while error is not None and not isinstance(error, TreeDamaged | MirrorCorrupt):
-            error = error.__cause__
-        if error is not None:
-            self._reclone(repo)
-
-    def _reclone(self, repo: RepoName) -> None:
+    def reclone(self, repo: RepoName) -> None:
+        """Have a mirror cloned again that is damaged. Raises nothing."""
         try:
             self._pool.reclone(repo)
         except Exception as problem:  # noqa: BLE001 -- the caller has more important things to report
@@ -313,14 +306,13 @@ class MirrorHandler:
             result = self._submodules.update(repo, mirror, checkouts, only)
         except DeploykitError as error:
             _log.error("[%s] %s: %s", repo, where, error)
-            self.reclone_if_damaged(repo, error)
+            for damaged in damaged_among({repo: mirror}, error):
+                self.reclone(damaged)
             return dict.fromkeys(_refs_of(checkouts, mirror, held), RefProblem("failed", f"{where}: {error}"))
         except Exception as error:  # noqa: BLE001 -- a bug here must not cost the mirror's report
             _log.exception("[%s] %s: unforeseen failure", repo, where)
             problem = RefProblem("failed", f"{where}: {type(error).__name__}")
             return dict.fromkeys(_refs_of(checkouts, mirror, held), problem)
-        if result.damaged:
-            self._reclone(repo)
         outcomes: tuple[tuple[MirrorOutcome, Mapping[str, str]], ...] = (
             ("refused", result.refused),
             ("failed", result.failed),

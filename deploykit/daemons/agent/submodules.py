@@ -7,65 +7,65 @@ directories that wait for it are tried again.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 from deploykit.checkouts import CheckoutResult, Checkouts
-from deploykit.errors import DeploykitError
+from deploykit.daemons.agent.damage import damaged_among
 from deploykit.mirror import Mirror
-from deploykit.mirror.submodules import SubmoduleRules, SubmoduleSource
+from deploykit.mirror.submodules import MissingSubmodule, SubmoduleRules, SubmoduleSource
 from deploykit.names import RefName, RepoName
 from deploykit.settings.node import Settings
 
+#: Stands for a commit where a directory waits for a mirror to be cloned anew.
+_DAMAGED: Final = ""
+
 
 def with_submodules(
-    mirror: Mirror, settings: Settings, depth: int, open_mirror: Callable[[RepoName], Mirror], stack: ExitStack
+    mirror: Mirror, settings: Settings, depth: int, open_mirror: Callable[[RepoName], Mirror]
 ) -> SubmoduleSource:
     """Return a mirror whose trees hold those of their submodules.
 
     Args:
         depth: submodules inside submodules.
-        open_mirror: opens another mirror of this node.
-        stack: closes those.
+        open_mirror: returns another mirror of this node, the same one each time. Its owner closes it.
     """
-    opened: dict[RepoName, Mirror] = {}
-
-    def open_once(repo: RepoName) -> Mirror:
-        if repo not in opened:
-            opened[repo] = stack.enter_context(open_mirror(repo))
-        return opened[repo]
-
-    rules = SubmoduleRules(repositories=settings.submodule_repos, open=open_once, depth=depth)
+    rules = SubmoduleRules(repositories=settings.submodule_repos, open=open_mirror, depth=depth)
     return SubmoduleSource(mirror, mirror.url, rules)
 
 
-def lacking(source: SubmoduleSource, name: str) -> frozenset[RepoName]:
-    """Return the repositories whose mirrors lack what the submodules of a ref or commit need.
-
-    None where the tree itself cannot be read: whoever writes it says why.
-    """
-    try:
-        return frozenset(each.repo for each in source.missing(name) if each.repo is not None and not each.too_deep)
-    except DeploykitError:
-        return frozenset()
+def lacking_of(missing: Iterable[MissingSubmodule]) -> dict[RepoName, bool]:
+    """Return the repositories whose mirrors a fetch may help, each with whether its mirror is damaged."""
+    found: dict[RepoName, bool] = {}
+    for each in missing:
+        if each.repo is not None and not each.too_deep:
+            found[each.repo] = each.damaged or found.get(each.repo, False)
+    return found
 
 
 class SubmoduleCheckouts:
-    """Updates directories whose trees have submodules. Safe for threads.
+    """Updates directories whose trees may have submodules. Safe for threads.
 
     Args:
         settings: of the node.
         open_mirror: opens another mirror of this node.
         fetch: asks for the fetch of a mirror, and does not wait for it.
+        reclone: the same, of a mirror that is damaged.
     """
 
     def __init__(
-        self, settings: Settings, open_mirror: Callable[[RepoName], Mirror], fetch: Callable[[RepoName], None]
+        self,
+        settings: Settings,
+        open_mirror: Callable[[RepoName], Mirror],
+        fetch: Callable[[RepoName], None],
+        reclone: Callable[[RepoName], None],
     ) -> None:
         self._settings = settings
         self._open_mirror = open_mirror
         self._fetch = fetch
+        self._reclone = reclone
         self._lock = threading.Lock()
         self._waits: dict[tuple[RepoName, Path | None], frozenset[tuple[RepoName, str]]] = {}
         self._asked: set[RepoName] = set()
@@ -73,27 +73,40 @@ class SubmoduleCheckouts:
     def update(
         self, repo: RepoName, mirror: Mirror, checkouts: Checkouts, only: Collection[RefName] | None
     ) -> CheckoutResult:
-        """Update directories, and have the mirrors of submodules fetched that they lack.
+        """Update directories; have mirrors fetched that lack submodules, and cloned anew that are damaged.
 
         What is missing again after that is not asked for once more: it comes with a later comparison of all mirrors.
         """
+        opened = {repo: mirror}
         if checkouts.settings.submodules != "mirror":
-            return checkouts.update(mirror, only)
+            result = checkouts.update(mirror, only)
+            for each in _damaged(opened, result):
+                self._reclone(each)
+            return result
         with ExitStack() as stack:
+
+            def open_once(other: RepoName) -> Mirror:
+                if other not in opened:
+                    opened[other] = stack.enter_context(self._open_mirror(other))
+                return opened[other]
+
             stack.callback(mirror.release)
-            depth = checkouts.settings.submodule_depth
-            source = with_submodules(mirror, self._settings, depth, self._open_mirror, stack)
+            source = with_submodules(mirror, self._settings, checkouts.settings.submodule_depth, open_once)
             result = checkouts.update(source, only)
-        lacking = frozenset(
+        lacking = lacking_of(source.lacked)
+        damaged = _damaged(opened, result) | {each for each, is_damaged in lacking.items() if is_damaged}
+        waits = frozenset(
             (each.repo, each.commit) for each in source.lacked if each.repo is not None and not each.too_deep
-        )
+        ) | frozenset((each, _DAMAGED) for each in damaged)
         with self._lock:
             place = repo, checkouts.settings.target
-            new = lacking - self._waits.get(place, frozenset())
-            self._waits[place] = lacking
+            new = waits - self._waits.get(place, frozenset())
+            self._waits[place] = waits
             needed = {each for each, _ in new}
             self._asked |= needed
-        for each in sorted(needed):
+        for each in sorted(damaged):
+            self._reclone(each)
+        for each in sorted(needed - damaged):
             self._fetch(each)
         return result
 
@@ -112,3 +125,7 @@ class SubmoduleCheckouts:
             waiting = {main for (main, _), lacking in self._waits.items() if any(each == repo for each, _ in lacking)}
         for main in sorted(waiting):
             self._fetch(main)
+
+
+def _damaged(mirrors: Mapping[RepoName, Mirror], result: CheckoutResult) -> frozenset[RepoName]:
+    return frozenset(repo for error in result.damage for repo in damaged_among(mirrors, error))

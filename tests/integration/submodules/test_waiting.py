@@ -40,7 +40,7 @@ class Node:
         self.checkouts = {repo: Checkouts(chosen) for repo, chosen in targets.items()}
         self.asked: deque[RepoName] = deque()
         self.fetches: list[RepoName] = []
-        self.submodules = SubmoduleCheckouts(self.settings, self.mirror, self.asked.append)
+        self.submodules = SubmoduleCheckouts(self.settings, self.mirror, self.asked.append, self.asked.append)
 
     def mirror(self, repo: RepoName) -> Mirror:
         return Mirror.open(self.root / f"{repo}.mirror", self.settings.repositories[repo].url)
