@@ -118,7 +118,9 @@ def read_all_the_time(base: Path, place: Path) -> Iterator[None]:
     stop = base / "stop"
     here = [(str(place), base), (".", place)]
     readers = [
-        subprocess.Popen([sys.executable, "-c", READER, place, str(stop)], cwd=cwd, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", READER, place, str(stop)], cwd=cwd, stdout=subprocess.PIPE, text=True
+        )
         for place, cwd in here
     ]
     try:
