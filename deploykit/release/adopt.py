@@ -329,12 +329,13 @@ class Adopter:
         for file in (site.state_file, site.manifest_file(plan.release), site.settled_file(plan.release)):
             file.unlink(missing_ok=True)
         sync_directory(site.private)
-        if plan.git and os.path.lexists(self._git_of(plan)):
+        moved = is_moved(release)
+        if moved and plan.git and os.path.lexists(self._git_of(plan)):
             self._git_of(plan).rename(release / ".git")
-        for path in plan.shared:
+        for path in plan.shared if moved else ():
             take_back_shared(site, release, path)
         if plan.kind in ("directory", "current"):
-            if is_moved(release):
+            if moved:
                 exchange(self._place, release)
             if release.is_symlink():
                 release.unlink()

@@ -19,6 +19,7 @@ from deploykit.release.adopt import Adopter
 from deploykit.release.adoption import Adoption
 from deploykit.settings import SiteSettings
 from deploykit.system.durable import write_all
+from deploykit.system.exchange import exchange
 from deploykit.trees import compare
 from tests.support.adopting import FILES, SETTINGS, Live, read_all_the_time
 from tests.support.cli import run, run_here
@@ -197,6 +198,28 @@ def test_one_that_was_cut_off_at_its_last_step_keeps_what_was_deployed_since(
     assert (live.place / "index.html").read_bytes() == b"new"
     with pytest.raises(PreflightRefused, match="already"):
         live.adopt()
+
+
+def test_a_way_back_that_was_cut_off_right_after_the_exchange_is_gone_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = Live(tmp_path, "clone")
+    before = live.seen()
+    live.adopt()
+
+    def exchange_and_cut(*names: Path) -> None:
+        exchange(*names)
+        raise Cut
+
+    with monkeypatch.context() as patch:
+        patch.setattr("deploykit.release.adopt.exchange", exchange_and_cut)
+        with pytest.raises(Cut):
+            live.adopter.undo()
+    assert live.seen() == before
+    live.adopter.undo()
+    assert live.seen() == before
+    assert (live.place / ".git").is_dir()
+    assert live.site.adoption() is None
 
 
 def test_what_was_written_into_the_copy_survives_the_way_back(tmp_path: Path) -> None:
