@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
 import click
 
+from deploykit.cli.differences import show_differences, show_paths
 from deploykit.cli.options import print_json
 from deploykit.cli.visible import visible
 
 if TYPE_CHECKING:
     from deploykit.release import TreeSource
     from deploykit.release.adopt import Adopted, Adopter, Undone
+    from deploykit.release.requests import Parts
 
-_SHOWN: Final = 20
+
+class GivenVersion(NamedTuple):
+    """The options that say what is live."""
+
+    mirror: Path | None
+    parts: Sequence[str]
+    submodules: Sequence[str]
+    refs: Sequence[str]
+    commits: Sequence[str]
 
 
-@contextlib.contextmanager
-def open_adopter(
-    directory: Path, site_dir: Path | None, settings: Path | None, mirror: Path | None, ref: str, commit: str
-) -> Iterator[tuple[Adopter, TreeSource | None, str]]:
-    """Yield the adopter, and where the commit is looked up, with the name to look up. A clone knows its own."""
+def adopter_of(directory: Path, site_dir: Path | None, settings: Path | None) -> tuple[Adopter, Path]:
+    """Return who adopts a directory, and where the site is to be."""
     from deploykit.config import load_site_settings
     from deploykit.errors import UsageError
-    from deploykit.git.repository import Repository
     from deploykit.release import Site
     from deploykit.release.adopt import Adopter
 
@@ -36,19 +42,43 @@ def open_adopter(
     if site_dir is None and place.name != "current":
         raise UsageError("where is the site to be?", f"give --site, such as --site {place}.site")
     where = site_dir if site_dir is not None else place.parent
-    adopter = Adopter(Site(where, load_site_settings(settings, where)), place)
-    base = mirror if mirror is not None else adopter.clone
-    if (ref or commit) and base is None:
-        raise UsageError("--ref and --commit need --mirror", "give the mirror or a clone that has them")
-    with contextlib.ExitStack() as stack:
-        if base is None:
-            yield adopter, None, ""
-            return
-        source = stack.enter_context(Repository(base))
-        name = ref or commit or (source.head or "" if mirror is None else "")
-        if not name:
-            raise UsageError("what of that repository is live?", "give --ref or --commit")
-        yield adopter, source, name
+    return Adopter(Site(where, load_site_settings(settings, where)), place), where
+
+
+@contextlib.contextmanager
+def open_version(
+    adopter: Adopter, site_dir: Path, settings: Path | None, given: GivenVersion
+) -> Iterator[tuple[TreeSource | None, str, str, Parts]]:
+    """Yield where what is live is looked up, and its ref, commit and parts. A clone knows its own."""
+    from deploykit.cli.releasing import open_source
+    from deploykit.cli.siteparts import asked_of
+    from deploykit.config import load_site
+    from deploykit.errors import UsageError
+    from deploykit.git.repository import Repository
+    from deploykit.release import PartSource
+    from deploykit.release.requests import NO_PARTS
+
+    mirror, parts, submodules, refs, commits = given
+    several = bool(parts or load_site(settings, site_dir).parts)
+    clone = adopter.clone if mirror is None and not several else None
+    with open_source(site_dir, settings, mirror or clone, submodules, parts) as source:
+        if source is None or (several and not (parts or refs or commits)):
+            if refs or commits:
+                raise UsageError("--ref and --commit need --mirror", "give the mirror or a clone that has them")
+            yield None, "", "", NO_PARTS
+        elif isinstance(source, PartSource):
+            ref, commit, of_parts = asked_of(source, refs, commits)
+            yield source, ref, commit, of_parts
+        else:
+            if len(refs) > 1 or len(commits) > 1:
+                raise UsageError("the site is made of one repository", "give at most one --ref and one --commit")
+            ref, commit = "".join(refs), "".join(commits)
+            if clone is not None and not ref and not commit:
+                with Repository(clone) as repository:
+                    ref = repository.checked_out()
+            if not ref and not commit:
+                raise UsageError("what of that repository is live?", "give --ref or --commit")
+            yield source, ref or commit, commit, NO_PARTS
 
 
 def show_adopted(found: Adopted, as_json: bool, *, would: bool = False) -> None:
@@ -67,16 +97,13 @@ def show_adopted(found: Adopted, as_json: bool, *, would: bool = False) -> None:
         click.echo(f"  > {visible(path, tabs=True)}: in shared/")
     if plan.git:
         click.echo("  > .git: moved into .deploykit, for --undo")
+    show_paths("!", found.late)
+    if found.late:
+        click.echo(f"that changed in {visible(plan.link)} while it was copied: see whether {plan.place} has it")
     if not plan.tree:
         click.echo("of which commit it is, is not known (--mirror, --ref): nothing was compared")
         return
-    for sign, paths in (("+", found.files.added), ("~", found.files.modified), ("-", found.files.missing)):
-        for path in paths[:_SHOWN]:
-            click.echo(f"  {sign} {visible(path, tabs=True)}")
-        if len(paths) > _SHOWN:
-            click.echo(f"  {sign} and {len(paths) - _SHOWN} more")
-    counts = f"{len(found.files.added)} added, {len(found.files.modified)} changed, {len(found.files.missing)} missing"
-    click.echo(f"beside {plan.ref or plan.commit}: {counts}")
+    show_differences(found.files, plan.version.tag if plan.parts else plan.ref or plan.commit)
     if found.files.added or found.files.modified:
         click.echo("the next deploy has none of that: bring it into the repository, or name it in the site's shared")
 
@@ -90,8 +117,5 @@ def show_undone(undone: Undone, as_json: bool) -> None:
     click.echo(f"{place} is what it was")
     if kept is None:
         return
-    for path in undone.written[:_SHOWN]:
-        click.echo(f"  ! {visible(path, tabs=True)}")
-    if len(undone.written) > _SHOWN:
-        click.echo(f"  ! and {len(undone.written) - _SHOWN} more")
+    show_paths("!", undone.written)
     click.echo(f"that was written since, and is not in it: look into {kept}")

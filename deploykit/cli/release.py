@@ -159,8 +159,10 @@ def activate(
     "--settings", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="As for `release deploy`."
 )
 @click.option("--mirror", type=click.Path(path_type=Path, exists=True), help="A mirror or clone that has what is live.")
-@click.option("--ref", default="", help="The tag or branch that is live, as far as anybody knows.")
-@click.option("--commit", default="", help="What it must stand for; or the commit alone.")
+@part_option
+@submodule_option
+@click.option("--ref", "refs", multiple=True, metavar="[REPO=]REF", help="What is live, as far as anybody knows.")
+@click.option("--commit", "commits", multiple=True, metavar="[REPO=]ID", help="What it must stand for, or it alone.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and what differs from the commit.")
 @click.option("--undo", is_flag=True, help="Put the directory back where it was.")
 @json_option
@@ -169,8 +171,10 @@ def adopt(
     site_dir: Path | None,
     settings: Path | None,
     mirror: Path | None,
-    ref: str,
-    commit: str,
+    parts: tuple[str, ...],
+    submodules: tuple[str, ...],
+    refs: tuple[str, ...],
+    commits: tuple[str, ...],
     dry_run: bool,
     undo: bool,
     as_json: bool,
@@ -186,15 +190,19 @@ def adopt(
       deploykit release adopt /srv/www/shop --site /srv/sites/shop --mirror shop.git --ref v1.4
       deploykit release adopt /srv/www/shop --site /srv/sites/shop --undo
     """
-    from deploykit.cli.adopting import open_adopter, show_adopted, show_undone
+    from deploykit.cli.adopting import GivenVersion, adopter_of, open_version, show_adopted, show_undone
 
-    with open_adopter(directory, site_dir, settings, mirror, ref, commit) as (adopter, source, name):
-        if undo:
-            show_undone(adopter.undo(), as_json)
-        elif dry_run:
-            show_adopted(adopter.preview(source, name, commit), as_json, would=True)
+    given = GivenVersion(mirror, parts, submodules, refs, commits)
+    adopter, where = adopter_of(directory, site_dir, settings)
+    if undo:
+        show_undone(adopter.undo(), as_json)
+        return
+    with open_version(adopter, where, settings, given) as (source, ref, commit, of_parts):
+        if dry_run:
+            show_adopted(adopter.preview(source, ref, commit, parts=of_parts), as_json, would=True)
         else:
-            show_adopted(adopter.adopt(source, name, commit, requested_by=user_here()), as_json)
+            by = user_here()
+            show_adopted(adopter.adopt(source, ref, commit, parts=of_parts, requested_by=by), as_json)
 
 
 @release.command()

@@ -11,7 +11,7 @@ from dulwich.errors import NotGitRepository
 from dulwich.refs import Ref
 from dulwich.repo import Repo
 
-from deploykit.errors import InvalidName, MirrorCorrupt, RefNotFound, UsageError
+from deploykit.errors import DeploykitError, InvalidName, MirrorCorrupt, RefNotFound, UsageError
 from deploykit.git.commits import commit_of
 from deploykit.names import ObjectId, RefName, parse_object_id
 
@@ -89,6 +89,26 @@ class Repository:
             raise MirrorCorrupt(f"HEAD of {self._repo.path} cannot be read: {error}", "see `git fsck`") from error
         name = text.removeprefix(b"ref: ").strip()
         return RefName(name.decode("utf-8", "replace")) if text.startswith(b"ref: refs/heads/") else None
+
+    def checked_out(self) -> str:
+        """Return what a clone has checked out: its branch, or the one tag of its commit, or the commit's id.
+
+        Empty where there is nothing.
+
+        Raises:
+            MirrorCorrupt: HEAD, or a tag, cannot be read.
+        """
+        branch, commit = self.head, self._ref("HEAD")
+        if branch is not None or commit is None:
+            return branch if branch is not None and self._ref(branch) is not None else ""
+        tags = [ref for ref in self.refs if ref.startswith("refs/tags/") and self._is_of(ref, commit.decode())]
+        return tags[0] if len(tags) == 1 else commit.decode()
+
+    def _is_of(self, ref: str, commit: str) -> bool:
+        try:
+            return self.resolve(ref).commit == commit
+        except DeploykitError:  # a tag of something else
+            return False
 
     @property
     def origin(self) -> str:

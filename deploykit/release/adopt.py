@@ -12,7 +12,6 @@ Rules:
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ import attrs
 from deploykit.errors import PreflightRefused, ReleaseError
 from deploykit.release.adoptable import check_place, paths_to_share
 from deploykit.release.adoption import Adoption, kind_of
+from deploykit.release.adoptsource import entries_of, version_live
 from deploykit.release.adoptsteps import (
     is_moved,
     links_leading_out,
@@ -34,21 +34,18 @@ from deploykit.release.adoptsteps import (
     whole_path,
 )
 from deploykit.release.build import remove
-from deploykit.release.environment import rules_of
-from deploykit.release.livefiles import Entries, LiveFiles, compare_with, manifest_of, only_in
-from deploykit.release.model import Operation, Release, ReleaseVersion
-from deploykit.release.requests import Allowances
-from deploykit.release.resolve import resolve_commit
+from deploykit.release.model import Operation, Release
+from deploykit.release.requests import NO_PARTS, Parts
 from deploykit.release.site import Site, release_name
 from deploykit.release.source import TreeSource
 from deploykit.release.state import SiteRecord
 from deploykit.release.steps import timestamp
 from deploykit.system.durable import replace_file, sync_directory
-from deploykit.system.exchange import exchange
-from deploykit.trees import list_tree, read_link
+from deploykit.system.exchange import IMPOSSIBLE, exchange
+from deploykit.trees import read_link
 from deploykit.trees.copying import copy_across
-from deploykit.trees.entries import GITLINK
 from deploykit.trees.files import open_directory, remove_tree
+from deploykit.trees.livefiles import Entries, LiveFiles, changed_since, compare_with, listing, manifest_of
 
 _WAY_OUT: Final = "undo it (--undo), or run the same command again to go on"
 
@@ -60,10 +57,12 @@ class Adopted:
     Args:
         adoption: its record.
         files: how the directory compares with the commit; only their count where no commit is known.
+        late: what changed in a directory elsewhere while it was copied: paths in it. The copy may not have it.
     """
 
     adoption: Adoption
     files: LiveFiles
+    late: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -97,36 +96,50 @@ class Adopter:
 
     @property
     def clone(self) -> Path | None:
-        """Where the repository is, if the directory is a clone, also where an adoption moved it by now."""
+        """Where the repository is, if the directory is a clone, also where an adoption moved it by now.
+
+        Where `.git` is a file, of a work tree of another clone, it is the directory itself.
+        """
+        if (self._place / ".git").is_file():
+            return self._place
         plan = self._site.adoption()
         moved = [self._git_of(plan)] if plan is not None and plan.place == str(self._place) else []
         return next((path for path in (self._place / ".git", *moved) if path.is_dir()), None)
 
     # -- adopting ----------------------------------------------------------------------------------------------------
 
-    def preview(self, source: TreeSource | None = None, ref: str = "", commit: str = "") -> Adopted:
+    def preview(
+        self, source: TreeSource | None = None, ref: str = "", commit: str = "", *, parts: Parts = NO_PARTS
+    ) -> Adopted:
         """Return what would be done; nothing is touched.
 
         Raises:
             DeploykitError: what it would be refused for.
         """
-        plan = self._plan(source, ref, commit)
-        return self._look(plan, self._entries(plan, source))
+        plan = self._plan(source, ref, commit, parts)
+        return self._look(plan, entries_of(source, plan, self._site.settings))
 
     def adopt(
-        self, source: TreeSource | None = None, ref: str = "", commit: str = "", *, requested_by: str = ""
+        self,
+        source: TreeSource | None = None,
+        ref: str = "",
+        commit: str = "",
+        *,
+        parts: Parts = NO_PARTS,
+        requested_by: str = "",
     ) -> Adopted:
         """Make the directory the site's first release; go on with an adoption that was cut off.
 
         Args:
-            source, ref, commit: what it is said to be made from.
+            source, ref, commit, parts: what it is said to be made from, as for a deploy.
 
         Raises:
             DeploykitError: it was refused, and nothing was touched; or a step failed: the text says how to go on.
         """
-        plan = self._plan(source, ref, commit)
-        entries = self._entries(plan, source)  # now: the source may be the clone itself, whose `.git` moves
+        plan = self._plan(source, ref, commit, parts)
+        entries = entries_of(source, plan, self._site.settings)  # now: it may be the clone itself, whose `.git` moves
         found = self._look(plan, entries)
+        late: tuple[str, ...] = ()
         self._site.set_up(adopting=True)
         with self._site.locked():
             before = self._site.adoption()
@@ -137,14 +150,14 @@ class Adopter:
                 if before is None:
                     self._save(plan)
                 if not self._site.exists():
-                    self._carry_out(plan)
+                    late = self._carry_out(plan)
                     self._write_down(plan, entries, requested_by)
                 self._save(attrs.evolve(plan, done=True))
             except OSError as error:
                 raise ReleaseError(
                     f"the adoption of {self._place} stopped half-way: {error.strerror} ({error.filename})", _WAY_OUT
                 ) from error
-        return attrs.evolve(found, adoption=attrs.evolve(plan, done=True))
+        return attrs.evolve(found, adoption=attrs.evolve(plan, done=True), late=late)
 
     def _is_recorded(self, plan: Adoption, before: Adoption | None) -> bool:
         """Return whether all that is missing of an adoption is that it is marked as done."""
@@ -153,7 +166,7 @@ class Adopter:
     def _is_there(self) -> PreflightRefused:
         return PreflightRefused(f"there is a site at {self._site.path} already", "deploy to it")
 
-    def _plan(self, source: TreeSource | None, ref: str, commit: str) -> Adoption:
+    def _plan(self, source: TreeSource | None, ref: str, commit: str, parts: Parts) -> Adoption:
         known = self._site.adoption()
         if known is not None and Path(known.place) != self._place:
             raise PreflightRefused(f"the site adopted {known.place} before", "undo that first (--undo)")
@@ -164,9 +177,8 @@ class Adopter:
         link = read_link(self._place)
         target = Path(os.path.realpath(self._place)) if self._place.is_dir() else None
         kind = kind_of(self._place, Path(os.path.realpath(self._site.path)), link=link, target=target)
-        found = resolve_commit(source, ref, commit, Allowances()) if source is not None else None
-        full, oid = (found.ref or ref, str(found.commit)) if found is not None else ("", "")
-        name = release_name(1, ReleaseVersion(ref=full, commit=oid).tag or "adopted", oid).rstrip("-")
+        version, tree = version_live(source, ref, commit, parts)
+        name = release_name(1, version.tag or "adopted", version.commit).rstrip("-")
         if kind == "standing" and target is not None:
             name = target.name
         check_place(self._site, self._place, kind, name)
@@ -176,9 +188,10 @@ class Adopter:
                 place=str(self._place),
                 release=name,
                 link=link or "",
-                ref=full,
-                commit=oid,
-                tree=str(found.tree) if found is not None else "",
+                ref=version.ref,
+                commit=version.commit,
+                tree=tree,
+                parts=version.parts,
                 rewritten=dict(links_leading_out(fd)) if kind in ("directory", "current") else {},
                 shared=paths_to_share(self._site, self._place, kind),
                 git=kind != "standing" and (self._place / ".git").exists(),
@@ -186,8 +199,10 @@ class Adopter:
 
     # -- steps -------------------------------------------------------------------------------------------------------
 
-    def _carry_out(self, plan: Adoption) -> None:
+    def _carry_out(self, plan: Adoption) -> tuple[str, ...]:
+        """Take all steps but the last; return what changed in a directory elsewhere while it was copied."""
         site = self._site
+        late: tuple[str, ...] = ()
         release = site.release_path(plan.release)
         if plan.kind == "linked":
             if not is_moved(release):
@@ -195,6 +210,7 @@ class Adopter:
             point(site.current_link, f"releases/{plan.release}")
             if not self._is_current:
                 point(self._place, str(site.current_link))
+            late = self._changed_meanwhile(plan, release)
         elif plan.kind == "standing":
             if site.live_name() != plan.release:  # it leads there by another way than the site's own
                 point(site.current_link, f"releases/{plan.release}")
@@ -208,6 +224,7 @@ class Adopter:
             (release / ".git").rename(self._git_of(plan))
         sync_directory(release)
         sync_directory(site.private)
+        return late
 
     def _exchange_with(self, release: Path, plan: Adoption) -> None:
         """Put the directory into `releases/`, and the symlink that was prepared there into its place, in one step."""
@@ -219,7 +236,7 @@ class Adopter:
         try:
             exchange(self._place, release)
         except OSError as error:
-            if error.errno in (errno.EINVAL, errno.ENOSYS, errno.EXDEV, errno.EBUSY):
+            if error.errno in IMPOSSIBLE:
                 raise ReleaseError(
                     f"{self._place} cannot be moved without a gap, by an exchange of two names: {error.strerror}",
                     f"undo it (--undo); then mv {self._place} away when nobody needs it, and deploy",
@@ -246,6 +263,17 @@ class Adopter:
         (building / release.name).rename(release)
         sync_directory(release.parent)
 
+    def _changed_meanwhile(self, plan: Adoption, release: Path) -> tuple[str, ...]:
+        """Return in what a directory elsewhere and its copy differ by now, without a look into their files."""
+        original = Path(os.path.realpath(self._place.parent / plan.link))
+        if not original.is_dir():
+            return ()
+        with self._opened(original) as fd, self._opened(release) as copy:
+            now, then = listing(fd), listing(copy)
+        moved = tuple(f"{path}/" for path in plan.shared if (release / path).is_symlink())
+        found = {*changed_since(then, now), *changed_since(now, then)}
+        return tuple(sorted(path for path in found if not f"{path}/".startswith(moved)))
+
     def _write_down(self, plan: Adoption, entries: Entries, requested_by: str) -> None:
         """Write down the release as it is now."""
         site, now = self._site, timestamp(datetime.now(UTC))
@@ -253,9 +281,10 @@ class Adopter:
         with self._opened(release) as fd:
             manifest = manifest_of(fd, entries, plan.tree)
         manifest.save(site.manifest_file(plan.release), durable=site.settings.durable)
-        tag = ReleaseVersion(ref=plan.ref, commit=plan.commit).tag or "adopted"
+        tag = plan.version.tag or "adopted"
         made = Release(
             seq=1, name=plan.release, ref=plan.ref, tag=tag, commit=plan.commit, tree=plan.tree, status="good",
+            parts=plan.parts,
             created=now, activated=now, requested_by=requested_by, detail=f"adopted from {plan.place}",
         )  # fmt: skip
         done = Operation(
@@ -300,12 +329,13 @@ class Adopter:
         for file in (site.state_file, site.manifest_file(plan.release), site.settled_file(plan.release)):
             file.unlink(missing_ok=True)
         sync_directory(site.private)
-        if plan.git and os.path.lexists(self._git_of(plan)):
+        moved = is_moved(release)
+        if moved and plan.git and os.path.lexists(self._git_of(plan)):
             self._git_of(plan).rename(release / ".git")
-        for path in plan.shared:
+        for path in plan.shared if moved else ():
             take_back_shared(site, release, path)
         if plan.kind in ("directory", "current"):
-            if is_moved(release):
+            if moved:
                 exchange(self._place, release)
             if release.is_symlink():
                 release.unlink()
@@ -326,7 +356,7 @@ class Adopter:
         if not is_moved(copy):
             return Undone(adoption=plan)
         with self._opened(copy) as fd, self._opened() as original:
-            written = only_in(fd, original)
+            written = changed_since(listing(original), listing(fd))
         if not written:
             remove(copy.parent, copy.name)
             return Undone(adoption=plan)
@@ -348,17 +378,8 @@ class Adopter:
             return Adopted(adoption=plan, files=LiveFiles(count=found.count))
         hidden = tuple(f"{path}/" for path in plan.shared)
         missing = tuple(path for path in found.missing if not path.startswith(hidden))
-        added = tuple(path for path in found.added if path not in plan.shared)  # by now a symlink
+        added = tuple(path for path in found.added if path.rstrip("/") not in plan.shared)  # by now a symlink
         return Adopted(adoption=plan, files=attrs.evolve(found, missing=missing, added=added))
-
-    def _entries(self, plan: Adoption, source: TreeSource | None) -> Entries:
-        """Return path -> (mode, id) of the commit's files; empty where none is known."""
-        if source is None or not plan.tree:
-            return {}
-        found = resolve_commit(source, plan.ref or plan.commit, plan.commit, Allowances(moved=True))
-        rules = attrs.evolve(rules_of(self._site.settings), symlinks="any")
-        entries = list_tree(source.store, found.tree, rules)
-        return {os.fsdecode(e.path): (e.mode, e.oid.decode()) for e in entries if e.mode != GITLINK}
 
     @contextlib.contextmanager
     def _opened(self, root: Path | None = None) -> Iterator[int]:

@@ -21,6 +21,7 @@ from typing import Final, Literal, get_args
 import attrs
 
 from deploykit.errors import PreflightRefused, ReleaseError
+from deploykit.release.model import ReleasePart, ReleaseVersion
 
 FORMAT: Final = 1
 Kind = Literal["directory", "current", "linked", "standing"]
@@ -35,7 +36,7 @@ class Adoption:
         place: the directory that was live, as readers name it.
         release: the directory below `releases/`.
         link: what `place` said where it was a symlink; empty where it was a directory.
-        ref, commit, tree: what it is said to be; empty where nobody knows.
+        ref, commit, tree, parts: what it is said to be, as in a `Release`; empty where nobody knows.
         rewritten: symlinks that led out of the directory by relative paths: path -> what they said.
         shared: paths that were moved to `shared/`.
         git: it was a clone, whose `.git` was moved away.
@@ -49,10 +50,16 @@ class Adoption:
     ref: str = ""
     commit: str = ""
     tree: str = ""
+    parts: tuple[ReleasePart, ...] = ()
     rewritten: Mapping[str, str] = _NOTHING
     shared: tuple[str, ...] = ()
     git: bool = False
     done: bool = False
+
+    @property
+    def version(self) -> ReleaseVersion:
+        """What it is said to be made from."""
+        return ReleaseVersion(ref=self.ref, commit=self.commit, parts=self.parts)
 
     def to_bytes(self) -> bytes:
         """Return the content of the record's file."""
@@ -70,7 +77,8 @@ def read_adoption(content: bytes, path: Path) -> Adoption:
         data = json.loads(content)
         if data.pop("format") != FORMAT or data["kind"] not in get_args(Kind):
             raise ValueError("unknown format")
-        return Adoption(**data | {"shared": tuple(data["shared"])})
+        parts = tuple(ReleasePart(**part) for part in data.pop("parts", ()))
+        return Adoption(**data | {"shared": tuple(data["shared"]), "parts": parts})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ReleaseError(
             f"{path} is damaged: {error}", "look at the site; remove the file to give up undoing"

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deploykit.release.adoption import leads_out
-from deploykit.release.livefiles import walk
 from deploykit.release.site import Site
 from deploykit.system.durable import sync_directory
 from deploykit.system.exchange import exchange
 from deploykit.trees import read_link
 from deploykit.trees.files import open_directory
+from deploykit.trees.livefiles import walk
 
 
 def links_leading_out(fd: int) -> Iterator[tuple[str, str]]:
@@ -53,6 +53,15 @@ def parent_of(root: Path, path: str) -> Iterator[tuple[int, str]]:
         os.close(fd)
 
 
+def is_symlink(name: str, fd: int) -> bool:
+    """Return whether an entry of an open directory is a symlink.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    return stat.S_ISLNK(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)
+
+
 def say(root: Path, path: str, old: str, new: str, workshop: Path) -> None:
     """Make a symlink below a directory that says `old` say `new`, at once; its owner stays.
 
@@ -77,13 +86,12 @@ def say(root: Path, path: str, old: str, new: str, workshop: Path) -> None:
 def share(site: Site, release: Path, path: str) -> None:
     """Exchange a shared path of a release with a symlink that was prepared in `shared/`."""
     there = site.shared_dir / path
-    with parent_of(release, path) as (fd, name):
-        inside = Path(f"/proc/self/fd/{fd}/{name}")  # its owner may swap what is on the way for a symlink
-        if inside.is_symlink():
+    with parent_of(release, path) as (fd, name):  # its owner may swap what is on the way for a symlink
+        if is_symlink(name, fd):
             return
         there.parent.mkdir(parents=True, exist_ok=True)
         point(there, "../" * (path.count("/") + 2) + "shared/" + path)
-        exchange(inside, there)
+        exchange(name, there, at=fd)
         os.fsync(fd)
         sync_directory(there.parent)
 
@@ -92,9 +100,8 @@ def take_back_shared(site: Site, release: Path, path: str) -> None:
     """Put a shared path back into a release, and remove what was prepared in `shared/`."""
     there = site.shared_dir / path
     with contextlib.suppress(FileNotFoundError), parent_of(release, path) as (fd, name):
-        inside = Path(f"/proc/self/fd/{fd}/{name}")
-        if inside.is_symlink() and os.path.lexists(there) and not there.is_symlink():
-            exchange(inside, there)
+        if is_symlink(name, fd) and os.path.lexists(there) and not there.is_symlink():
+            exchange(name, there, at=fd)
             os.fsync(fd)
     if there.is_symlink():
         there.unlink()

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Final
 
 _EXCHANGE: Final = 2
+_AT_FDCWD: Final = -100
+#: Errors of an exchange that no second try helps against: the kernel, the file system or the place cannot do it.
+IMPOSSIBLE: Final = (errno.EINVAL, errno.ENOSYS, errno.EXDEV, errno.EBUSY)
 
 
 def mount_of(path: Path) -> tuple[int, int]:
@@ -28,8 +31,11 @@ def mount_of(path: Path) -> tuple[int, int]:
         os.close(fd)
 
 
-def exchange(one: Path, other: Path) -> None:
+def exchange(one: Path | str, other: Path | str, *, at: int | None = None, there: int | None = None) -> None:
     """Exchange what two names of one file system stand for, whatever it is; symlinks are not followed.
+
+    Args:
+        at, there: the open directories that the names are in; else they are paths.
 
     Raises:
         OSError: one of them is missing, they are on two file systems (EXDEV), or the kernel or the file system cannot
@@ -41,7 +47,7 @@ def exchange(one: Path, other: Path) -> None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), str(one)) from None
     rename.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
     rename.restype = ctypes.c_int
-    here = -100  # AT_FDCWD: both paths are absolute, or relative to where this process is
-    if rename(here, os.fsencode(one), here, os.fsencode(other), _EXCHANGE) != 0:
+    first, second = _AT_FDCWD if at is None else at, _AT_FDCWD if there is None else there
+    if rename(first, os.fsencode(one), second, os.fsencode(other), _EXCHANGE) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), str(one), None, str(other))

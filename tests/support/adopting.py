@@ -113,12 +113,14 @@ print(looks)
 
 
 @contextmanager
-def read_all_the_time(live: Live) -> Iterator[None]:
+def read_all_the_time(base: Path, place: Path) -> Iterator[None]:
     """Read by name in other processes, from one that is in the directory too; no look may fail."""
-    stop = live.base / "stop"
-    here = [(str(live.place), live.base), (".", live.place)]
+    stop = base / "stop"
+    here = [(str(place), base), (".", place)]
     readers = [
-        subprocess.Popen([sys.executable, "-c", READER, place, str(stop)], cwd=cwd, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", READER, place, str(stop)], cwd=cwd, stdout=subprocess.PIPE, text=True
+        )
         for place, cwd in here
     ]
     try:

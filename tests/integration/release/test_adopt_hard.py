@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,14 +12,21 @@ from pathlib import Path
 import pytest
 
 from deploykit.errors import PreflightRefused
+from deploykit.git.repository import Repository
+from deploykit.names import RepoName
 from deploykit.release import Site
 from deploykit.release.adopt import Adopter
 from deploykit.release.adoption import Adoption
 from deploykit.settings import SiteSettings
+from deploykit.system.durable import write_all
+from deploykit.system.exchange import exchange
+from deploykit.trees import compare
 from tests.support.adopting import FILES, SETTINGS, Live, read_all_the_time
-from tests.support.cli import run
+from tests.support.cli import run, run_here
 from tests.support.disks import small_disk
 from tests.support.needs import needs_root
+from tests.support.origins import GitRepo
+from tests.support.parts import Assembly
 from tests.support.strangers import NOBODY, common_directory, in_child_of
 
 
@@ -92,7 +100,7 @@ def test_the_sites_own_current_may_lead_elsewhere(tmp_path: Path) -> None:
     live.site_path.mkdir(parents=True)
     kept, live.place = live.place, live.site_path / "current"
     live.place.symlink_to(kept)
-    with read_all_the_time(live):
+    with read_all_the_time(live.base, live.place):
         live.adopt()
     assert live.seen() == before
     assert live.site.current() is not None
@@ -192,6 +200,28 @@ def test_one_that_was_cut_off_at_its_last_step_keeps_what_was_deployed_since(
         live.adopt()
 
 
+def test_a_way_back_that_was_cut_off_right_after_the_exchange_is_gone_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = Live(tmp_path, "clone")
+    before = live.seen()
+    live.adopt()
+
+    def exchange_and_cut(*names: Path) -> None:
+        exchange(*names)
+        raise Cut
+
+    with monkeypatch.context() as patch:
+        patch.setattr("deploykit.release.adopt.exchange", exchange_and_cut)
+        with pytest.raises(Cut):
+            live.adopter.undo()
+    assert live.seen() == before
+    live.adopter.undo()
+    assert live.seen() == before
+    assert (live.place / ".git").is_dir()
+    assert live.site.adoption() is None
+
+
 def test_what_was_written_into_the_copy_survives_the_way_back(tmp_path: Path) -> None:
     live = Live(tmp_path, "linked")
     live.adopt()
@@ -216,10 +246,110 @@ def test_files_and_symlinks_that_go_meanwhile_are_no_failure(tmp_path: Path, mon
         return seen
 
     with monkeypatch.context() as patch:
-        patch.setattr("deploykit.release.livefiles.os.stat", look_and_remove)
+        patch.setattr("deploykit.trees.livefiles.os.stat", look_and_remove)
         live.adopt()
     assert not (live.place / "lib" / "a.php").exists()
     (live.place / "lib" / "deep").unlink()
     live.adopter.undo()
     assert not live.place.is_symlink()
     assert (live.place / "index.html").is_file()
+
+
+def test_what_changes_in_a_directory_elsewhere_while_it_is_copied_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = Live(tmp_path, "linked")
+    original = live.place.resolve()
+    write = write_all
+
+    def write_and_change(fd: int, data: bytes) -> None:
+        write(fd, data)
+        if data == b"old":
+            (original / "index.html").write_bytes(b"new")  # of the same size, and after it was read
+        (original / "uploads" / "two.jpg").write_text("came")
+        (original / "bin" / "run").unlink(missing_ok=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("deploykit.trees.copying.write_all", write_and_change)
+        done = live.adopter.adopt()
+    assert "index.html" in done.late
+    assert set(done.late) <= {"index.html", "uploads/two.jpg", "bin/run"}, "the others may be in the copy as they are"
+    assert (live.place / "index.html").read_bytes() == b"old"
+
+
+def test_a_clone_knows_the_tag_or_the_commit_that_it_is_at(tmp_path: Path) -> None:
+    live = Live(tmp_path, "clone")
+    git = ["git", "-C", str(live.place)]
+    subprocess.run([*git, "checkout", "-q", "--detach", "v1"], check=True)
+    with Repository(live.place) as clone:
+        assert clone.checked_out() == "refs/tags/v1"
+    words = ["release", "adopt", str(live.place), "--site", str(live.site_path)]
+    assert run_here(*words).returncode == 0
+    assert [(one.tag, one.commit) for one in live.site.releases()] == [("v1", live.commit)]
+    assert run_here(*words, "--undo").returncode == 0
+    subprocess.run([*git, "tag", "second", "v1"], check=True)
+    assert run_here(*words).returncode == 0
+    assert [(one.name, one.ref) for one in live.site.releases()] == [
+        (f"00001-{live.commit[:12]}-{live.commit[:12]}", "")
+    ]
+
+
+def test_a_work_tree_of_another_clone_is_adopted_and_knows_its_commit(tmp_path: Path) -> None:
+    """Its `.git` is a file."""
+    live = Live(tmp_path, "directory")
+    shutil.rmtree(live.place)
+    git = ["git", "-C", str(live.shop.repo.path), "worktree", "add", "-q", "--detach"]
+    subprocess.run([*git, str(live.place), "v1"], check=True)
+    words = ["release", "adopt", str(live.place), "--site", str(live.site_path)]
+    done = run_here(*words, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["files"]["added"] == []
+    assert [one.tag for one in live.site.releases()] == ["v1"]
+    assert run_here(*words, "--undo").returncode == 0
+    assert subprocess.run(["git", "-C", str(live.place), "status", "--porcelain"], capture_output=True).stdout == b""
+
+
+def test_an_empty_directory_is_named_for_no_commit_has_one(tmp_path: Path) -> None:
+    live = Live(tmp_path, "directory")
+    (live.place / "cache").mkdir()
+    with Repository(live.shop.repo.path) as source:
+        found = live.adopter.adopt(source, "refs/tags/v1")
+    assert found.files.added == ("cache/",)
+
+
+def test_a_repository_with_longer_ids(tmp_path: Path) -> None:
+    repo = GitRepo.make(tmp_path / "long.git", object_format="sha256")
+    repo.commit({"index.html": b"old", "lib/a": b"a"})
+    place, site = tmp_path / "www", Site(tmp_path / "site", SiteSettings(grace=0))
+    subprocess.run(["git", "clone", "-q", str(repo.path), str(place)], check=True)
+    with Repository(repo.path) as source:
+        found = Adopter(site, place).adopt(source, "refs/heads/main")
+    assert (found.files.added, found.files.modified) == ((), ())
+    (release,) = site.releases()
+    assert not compare(site.manifest(release.name), site.release_path(release.name), paranoid=True)
+
+
+def test_a_site_of_several_repositories(tmp_path: Path) -> None:
+    farm = Assembly(tmp_path, {"app": "app", "theme": "web/theme"})
+    app, theme = farm.repos[RepoName("app")], farm.repos[RepoName("theme")]
+    app.push({"index.php": b"1"}, tag="v1")
+    theme.push({"style.css": b"red"}, tag="t1")
+    place = tmp_path / "www" / "farm"
+    for repo, tag, where in ((app, "v1", place / "app"), (theme, "t1", place / "web" / "theme")):
+        where.parent.mkdir(parents=True)
+        subprocess.run(["git", "clone", "-q", "--branch", tag, str(repo.origin), str(where)], check=True)
+        shutil.rmtree(where / ".git")
+    words = ["release", "adopt", str(place), "--site", str(farm.path)]
+    words += ["--part", f"app=app={app.origin}", "--part", f"theme=web/theme={theme.origin}"]
+    assert "say of which: --ref app=v1" in run_here(*words, "--ref", "v1").stderr
+    assert "nothing of theme is live" in run_here(*words, "--ref", "app=v1").stderr
+    done = run_here(*words, "--ref", "app=v1", "--ref", "theme=t1")
+    assert done.returncode == 0, done.stderr
+    assert "beside v1+t1: 0 added, 0 changed, 0 missing" in done.stdout
+    assert [part.ref for part in farm.live().parts] == ["refs/tags/v1", "refs/tags/t1"]
+    theme.push({"style.css": b"blue"}, tag="t2")
+    assert farm.deploy(theme="t2").outcome == "success"
+    assert (place / "web" / "theme" / "style.css").read_bytes() == b"blue"
+    assert (place / "app" / "index.php").read_bytes() == b"1"
+    assert farm.rollback().outcome == "success"
+    assert (place / "web" / "theme" / "style.css").read_bytes() == b"red"

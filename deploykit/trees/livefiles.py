@@ -5,21 +5,29 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from deploykit.git.objectformat import hash_of_size
-from deploykit.trees import Manifest
+from deploykit.git.objectreader import ObjectReader
+from deploykit.trees.entries import GITLINK, SYMLINK, TreeWalk
 from deploykit.trees.files import open_directory
-from deploykit.trees.manifest import ManifestRows
-from deploykit.trees.writer import next_tick
+from deploykit.trees.manifest import Manifest, ManifestRows
+from deploykit.trees.rules import TreeRules
+from deploykit.trees.writer import WriteOptions, check_links, contents_of, next_tick
+
+if TYPE_CHECKING:
+    from deploykit.names import ObjectId
+    from deploykit.trees import ObjectStore
 
 _PIECE: Final = 1 << 20
-_OID: Final = 20
+_SHA1: Final = 20
 
-#: path -> (mode, hex id) of each file and symlink of a commit.
+#: path -> (mode, hex id) of each file and symlink of a commit, as it is written; of a submodule that is left empty.
 Entries = Mapping[str, tuple[int, str]]
+#: path -> `lstat` of everything below a directory.
+Listing = Mapping[str, os.stat_result]
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -28,13 +36,32 @@ class LiveFiles:
 
     Args:
         count: its files and symlinks.
-        modified, missing, added: what differs.
+        modified, missing, added: what differs. A directory with nothing in it, which no commit can have, ends in `/`.
     """
 
     count: int = 0
     modified: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
+
+
+def entries_written(store: ObjectStore, tree: ObjectId, rules: TreeRules, options: WriteOptions) -> Entries:
+    """Return what `write_tree` would write, and write nothing.
+
+    Raises:
+        TreeError: what it would refuse.
+    """
+    found: dict[str, tuple[int, str]] = {}
+    with ObjectReader(store, max_bytes=rules.max_file_bytes) as reader:
+        walked = TreeWalk(reader, rules)
+        directories = list(walked.walk(walked.root(tree), b"", 0))
+        contents = contents_of(reader, walked, rules, options, [e for d in directories for e in d.entries])
+        entries = [e for d in contents.without_ignored(directories) for e in d.entries]
+        check_links(reader, entries, rules, options.outside)
+        for entry in entries:
+            oid = entry.oid.decode() if entry.mode in (SYMLINK, GITLINK) else contents.of(entry)[1].hex()
+            found[os.fsdecode(entry.path)] = entry.mode, oid
+    return found
 
 
 def walk(fd: int, where: str = "") -> Iterator[tuple[str, os.stat_result, int, str]]:
@@ -65,8 +92,14 @@ def walk(fd: int, where: str = "") -> Iterator[tuple[str, os.stat_result, int, s
 def compare_with(fd: int, entries: Entries) -> LiveFiles:
     """Read every file below an open directory, and compare it with a commit's."""
     left, modified, added, count = set(entries), [], [], 0
+    hollow: set[str] = set()
     for path, seen, at, name in walk(fd):
+        hollow.discard(path.rpartition("/")[0])
         if stat.S_ISDIR(seen.st_mode):
+            if path in left and entries[path][0] == GITLINK:
+                left.discard(path)
+            else:
+                hollow.add(path)
             continue
         count += 1
         if path not in left:
@@ -75,6 +108,7 @@ def compare_with(fd: int, entries: Entries) -> LiveFiles:
         left.discard(path)
         if not is_as_stored(name, at, seen, *entries[path]):
             modified.append(path)
+    added += [f"{path}/" for path in hollow if not any(known.startswith(f"{path}/") for known in entries)]
     return LiveFiles(
         count=count, modified=tuple(sorted(modified)), missing=tuple(sorted(left)), added=tuple(sorted(added))
     )
@@ -82,7 +116,8 @@ def compare_with(fd: int, entries: Entries) -> LiveFiles:
 
 def manifest_of(fd: int, entries: Entries, tree: str) -> Manifest:
     """Return the manifest of a directory as it is; what is not as a commit has it has no id."""
-    rows = ManifestRows(_OID)
+    oid_length = next((len(oid) // 2 for _, oid in entries.values()), _SHA1)
+    rows = ManifestRows(oid_length)
     for path, seen, at, name in walk(fd):
         if stat.S_ISDIR(seen.st_mode):
             rows.directories.add(path)
@@ -90,17 +125,21 @@ def manifest_of(fd: int, entries: Entries, tree: str) -> Manifest:
             mode, oid = entries[path]
             rows.add(path, mode, seen, bytes.fromhex(oid))
         else:
-            rows.add(path, stat.S_IFMT(seen.st_mode), seen, bytes(_OID))
+            rows.add(path, stat.S_IFMT(seen.st_mode), seen, bytes(oid_length))
     return rows.finish(tree=tree, fingerprint="adopted", device=os.fstat(fd).st_dev, taken_ns=next_tick())
 
 
-def only_in(fd: int, other: int) -> tuple[str, ...]:
-    """Return the files below an open directory that another one does not have, or has from another time or size.
+def listing(fd: int) -> Listing:
+    """Return what is below an open directory now."""
+    return {path: seen for path, seen, _, _ in walk(fd)}
+
+
+def changed_since(before: Listing, now: Listing) -> tuple[str, ...]:
+    """Return the paths of a listing that an earlier one does not have, or has from another time, size or kind.
 
     A symlink counts as the same where there is a symlink.
     """
-    known = {path: seen for path, seen, _, _ in walk(other)}
-    return tuple(path for path, seen, _, _ in walk(fd) if not _alike(seen, known.get(path)))
+    return tuple(path for path, seen in now.items() if not _alike(seen, before.get(path)))
 
 
 def _alike(one: os.stat_result, other: os.stat_result | None) -> bool:
