@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,11 +113,13 @@ def asked_of(source: TreeSource, refs: Sequence[str], commits: Sequence[str]) ->
     Raises:
         UsageError: refs of one repository are given for several, or the other way round.
     """
+    from deploykit.operations.perrepo import by_repo
     from deploykit.release import PartRequest, PartSource
 
     if not isinstance(source, PartSource):
         return _of_one(source, refs, commits)
-    by_ref, by_commit = (_by_repo(option, texts, source) for option, texts in (("ref", refs), ("commit", commits)))
+    made_of = sorted(source.places)
+    by_ref, by_commit = by_repo("ref", refs, made_of), by_repo("commit", commits, made_of)
     if alone := sorted(by_commit.keys() - by_ref.keys()):
         raise UsageError(f"--commit {alone[0]}=… without --ref {alone[0]}=…", "give the tag or branch, too")
     return "", "", {repo: PartRequest(ref=ref, commit=by_commit.get(repo, "")) for repo, ref in by_ref.items()}
@@ -135,22 +137,6 @@ def _of_one(source: TreeSource, refs: Sequence[str], commits: Sequence[str]) -> 
             remedy = "give --ref alone; several are named in the settings of the site, or with --part"
             raise UsageError(f"--ref {refs[0]}: the site is made of one repository", remedy) from None
     return refs[0], commits[0] if commits else "", NO_PARTS
-
-
-def _by_repo(option: str, texts: Sequence[str], source: PartSource) -> Mapping[RepoName, str]:
-    from deploykit.names import parse_repo_name
-
-    found: dict[RepoName, str] = {}
-    for text in texts:
-        name, _, value = text.partition("=")
-        if not value:
-            example = f"--{option} {min(source.places)}={'TAG' if '=' in text else text}"
-            raise UsageError(f"--{option} {text}: the site is made of {source.names}", f"say of which: {example}")
-        repo = parse_repo_name(name)
-        if repo in found:
-            raise UsageError(f"--{option} {repo}=… is given twice", "a release has one version of it")
-        found[repo] = value
-    return found
 
 
 def put_live(act: Callable[[TreeSource | None], DeployResult], source: TreeSource | None) -> DeployResult:

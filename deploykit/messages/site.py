@@ -113,6 +113,11 @@ def parts_named(parts: tuple[SitePart, ...]) -> str:
     return ", ".join(f"{part.repo} {short_ref(part.ref)} {part.commit[:12]}" for part in parts)
 
 
+def parts_entry(parts: tuple[SitePart, ...]) -> list[dict[str, str]]:
+    """Return what each repository contributes, for JSON."""
+    return [{"repo": part.repo, "ref": part.ref, "commit": part.commit} for part in parts]
+
+
 def parts_in_full(parts: tuple[SitePart, ...]) -> str:
     """Return what each repository contributes, with nothing left out: `app refs/tags/v3 0123…, theme …`."""
     return ", ".join(f"{part.repo} {part.ref} {part.commit}" for part in parts)

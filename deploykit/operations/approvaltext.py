@@ -12,6 +12,7 @@ from typing import Final
 
 from deploykit.fleet.folding import folded_names
 from deploykit.fleet.mandates import HeldMandate
+from deploykit.messages.site import parts_entry
 from deploykit.operations.approval import ApprovalSheet, ShownSignature
 from deploykit.operations.times import shown_time
 from deploykit.operations.visible import visible
@@ -99,7 +100,7 @@ def sheet_entry(sheet: ApprovalSheet) -> dict[str, object]:
         "site": message.site,
         "ref": message.ref,
         "commit": message.commit,
-        "parts": [{"repo": part.repo, "ref": part.ref, "commit": part.commit} for part in message.parts],
+        "parts": parts_entry(message.parts),
         "nodes": list(message.nodes),
         "phases": list(message.phases),
         "allow_rollback": message.allow_rollback,

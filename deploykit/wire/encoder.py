@@ -17,7 +17,9 @@ from typing import Any, Final, TypeAlias
 from deploykit.errors import DeploykitError, MessageError
 from deploykit.wire import field_types
 from deploykit.wire.field_types import FieldType, Leaf, ListOf, Maybe, RecordType
+from deploykit.wire.forms import forms
 from deploykit.wire.strictjson import MAX_ITEMS, dump, within_limits
+from deploykit.wire.times import format_time, parse_time
 
 Writer: TypeAlias = Callable[[Any], str]
 BatchWriter: TypeAlias = Callable[[Sequence[Any]], Iterable[str]]
@@ -34,7 +36,7 @@ def record_writer(cls: type[Any]) -> Writer:
     defaults = field_types.absent_by_default(cls)
     if not defaults:
         return _some_fields_writer(cls, frozenset())
-    forms = field_types.forms(cls)
+    choices = forms(cls)
 
     @cache
     def without(absent: frozenset[str]) -> Writer:
@@ -42,7 +44,7 @@ def record_writer(cls: type[Any]) -> Writer:
 
     def write(record: Any) -> str:
         same = {name for name, default in defaults.items() if getattr(record, name, default) == default}
-        for instead, others in forms.items():
+        for instead, others in choices.items():
             if instead not in same:
                 same.update(others)
         return without(frozenset(same))(record)
@@ -187,8 +189,8 @@ def _leaf_writer(leaf: Leaf) -> Writer:
     check = leaf.check
     if check is field_types.text:
         return quote  # refuses anything but a text by itself
-    if check is field_types.parse_time:
-        return lambda value: quote(field_types.format_time(value))
+    if check is parse_time:
+        return lambda value: quote(format_time(value))
     if leaf.schema.get("type") == "string" or "enum" in leaf.schema:
         return lambda value: quote(check(value))
     if leaf.schema.get("type") == "object":
@@ -235,8 +237,8 @@ def _value_problems(kind: FieldType, value: object, path: str) -> list[str]:
 
 def _passes(leaf: Leaf, value: object) -> bool:
     try:
-        if leaf.check is field_types.parse_time:
-            return isinstance(value, datetime) and bool(field_types.format_time(value))
+        if leaf.check is parse_time:
+            return isinstance(value, datetime) and bool(format_time(value))
         _leaf_writer(leaf)(value).encode()
     except (DeploykitError, TypeError, ValueError, RecursionError):
         return False

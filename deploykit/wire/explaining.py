@@ -21,6 +21,7 @@ from deploykit.messages import Message
 from deploykit.wire import field_types
 from deploykit.wire.envelope import and_more, extensions_of
 from deploykit.wire.field_types import CARRIED, ENVELOPE, Leaf, ListOf
+from deploykit.wire.forms import form_problems
 from deploykit.wire.quickreader import check_extensions, check_extra, check_list, check_object, thread
 from deploykit.wire.strictjson import MAX_ITEMS
 
@@ -52,7 +53,7 @@ def explained(cls: type[Message], event: Mapping[str, Any], data: Mapping[str, A
         _EXTRA: {k: v for k, v in data.items() if k not in known},
         _EXTENSIONS: extensions_of(event),
     }
-    found = [f"data.{problem}" for problem in field_types.form_problems(cls, data)]
+    found = [f"data.{problem}" for problem in form_problems(cls, data)]
     try:
         _converter().structure(flat, cls)
     except BaseValidationError as e:

@@ -18,6 +18,7 @@ from deploykit.errors import UsageError
 from deploykit.messages import BY_TYPE, Message
 from deploykit.wire import field_types
 from deploykit.wire.field_types import FieldType, Leaf, ListOf, Maybe, RecordType
+from deploykit.wire.forms import forms
 from deploykit.wire.strictjson import MAX_ITEMS
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -88,7 +89,7 @@ def _record(cls: type, nested: dict[str, Any]) -> dict[str, Any]:
         "required": [f.name for f in field_types.fields(cls) if f.required],
         "maxProperties": MAX_ITEMS,
     }
-    for instead, others in field_types.forms(cls).items():  # one at most
+    for instead, others in forms(cls).items():  # one at most
         made["oneOf"] = [_form(others, [instead]), _form([instead], others)]
     return made
 

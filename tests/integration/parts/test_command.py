@@ -114,7 +114,7 @@ def test_a_site_of_several_repositories_by_hand(made: Commanded) -> None:
         (["--ref", "app=v1", "--ref", "app=v2"], 2, "--ref app=… is given twice"),
         (["--commit", "app=1"], 2, "--commit app=… without --ref app=…"),
         (["--ref", "app=v1"], 1, "nothing of group/theme is live"),
-        (["--ref", "other=v1"], 1, "the site has no part other"),
+        (["--ref", "other=v1"], 2, "--ref other=v1: the site is made of app, group/theme (name one of these)"),
         (["--ref", "app=v1", "--mirror", "."], 2, "the site is made of app, group/theme"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -249,3 +250,23 @@ def test_the_gate_asks_for_the_builds_of_each_commit_but_of_what_was_good_here(t
         world.obey(world.command(world.parts(**OLD | {"app": "v2", "data": "v2"}), without_build=True)).outcome
         == "success"
     )
+
+
+@pytest.mark.parametrize("phase", ["rollback", "activate", "discard"])
+def test_parts_that_a_record_does_not_have_are_not_taken_for_those_of_its_id(world: World, phase: str) -> None:
+    """Somebody has changed the record: the id that it stands under is that of other parts."""
+    first, second = world.parts(**OLD), world.parts(**NEW)
+    asked = second if phase == "discard" else first
+    assert world.obey(world.command(first)).outcome == "success"
+    made = world.command(second, phase="prepare" if phase == "discard" else "deploy", rollout="r1")
+    assert world.obey(made).outcome == "success"
+    file = world.made.site.state_file
+    kept = json.loads(file.read_text())
+    (release,) = [each for each in kept["releases"] if each["commit"] == id_of(asked)]
+    release["parts"][1]["commit"] = world.commits[DATA, "v2"]
+    file.write_text(json.dumps(kept))
+    before = world.live()
+    report = world.obey(world.command(asked, phase=phase, rollout="r1"))
+    assert report.outcome == "refused"
+    assert "has the id of the command's parts, and is made of others" in report.detail
+    assert world.live() == before
