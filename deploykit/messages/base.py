@@ -25,6 +25,9 @@ NEVER_WRITTEN: Final[Mapping[str, object]] = MappingProxyType({"wire": False})
 KEEPS_LAST: Final[Mapping[str, object]] = MappingProxyType({"keeps": "last"})
 #: Metadata of a field that stands on the wire only where it differs from its default: younger than its message.
 ABSENT_BY_DEFAULT: Final[Mapping[str, object]] = MappingProxyType({"absent": True})
+#: Metadata of a field that must stand on the wire, unless `parts` does: then it must not. Readers that do not know
+#: `parts` refuse the second form whole.
+UNLESS_PARTS: Final[Mapping[str, object]] = MappingProxyType({"unless": "parts"})
 
 # Narrower than their types say to a type checker; `wire` holds values to it when they are written and read.
 Identifier = Annotated[str, "identifier"]  #: 1 to 255 printable characters.
