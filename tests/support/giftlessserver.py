@@ -6,6 +6,7 @@ It imports giftless and the standard library only. Wait for its port.
 from __future__ import annotations
 
 import base64
+import importlib
 import ssl
 import sys
 import warnings
@@ -31,6 +32,7 @@ def _guarded(app: Callable[..., Iterable[bytes]], login: str) -> Callable[..., I
 
     def guarded(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if environ.pop("HTTP_AUTHORIZATION", "") != right:
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))  # else the answer may be lost
             start_response("401 Unauthorized", [("WWW-Authenticate", "Basic realm=lfs"), ("Content-Length", "0")])
             return []
         return app(environ, start_response)
@@ -39,21 +41,17 @@ def _guarded(app: Callable[..., Iterable[bytes]], login: str) -> Callable[..., I
 
 
 def everybody(_request: object) -> object:
-    """Return who may do everything: `_guarded` has asked for the login. (giftless's own denies each object by itself.)"""
-    from giftless.auth.identity import Identity
+    """Return who may do everything: `_guarded` has asked for the login.
 
-    class Everybody(Identity):  # type: ignore[misc]  # untyped where giftless is not installed
-        def is_authorized(self, *_: object) -> bool:
-            return True
-
-    return Everybody()
+    giftless's own `allow_anon` denies each object by itself.
+    """
+    identity: Any = importlib.import_module("giftless.auth.identity")
+    return type("Everybody", (identity.Identity,), {"is_authorized": lambda *_: True})()
 
 
 def main(port: str, storage: str, cert: str, key: str, login: str) -> None:
     """Serve until the process is ended."""
     warnings.simplefilter("ignore")
-    from giftless.app import init_app
-
     options = {"storage_options": {"path": storage}}
     config = {
         "LEGACY_ENDPOINTS": False,
@@ -61,7 +59,7 @@ def main(port: str, storage: str, cert: str, key: str, login: str) -> None:
         "TRANSFER_ADAPTERS": {"basic": {"options": options}},
         "PRE_AUTHORIZED_ACTION_PROVIDER": None,  # it signs for nobody: each download needs the login
     }
-    app = init_app(additional_config=config)
+    app = importlib.import_module("giftless.app").init_app(additional_config=config)
     server = make_server(
         "127.0.0.1", int(port), _guarded(app, login) if login else app, server_class=_Server, handler_class=_Quiet
     )

@@ -79,24 +79,25 @@ def giftless(login: str = "") -> Iterator[LfsServer]:
 
 @attrs.define
 class LfsRepo:
-    """A clone with git-lfs, and the bare origin it pushes to."""
+    """A clone with git-lfs, and the bare origin it pushes to. `access`: git commands that configure the server."""
 
     work: Path
     origin: GitRepo
+    access: tuple[tuple[str, ...], ...]
 
     @classmethod
     def make(cls, directory: Path, server: LfsServer, *, pattern: str = "*.bin") -> LfsRepo:
         """Make an origin and a clone of it in which files of a pattern go to LFS."""
         needs("git-lfs", package="git-lfs")
         origin = GitRepo.make(directory / "origin.git")
-        repo = cls(directory / "work", origin)
+        access = (("lfs.url", server.push_url), ("http.sslCAInfo", str(server.ca_file)), ("lfs.locksverify", "false"))
+        repo = cls(directory / "work", origin, tuple(("config", *each) for each in access))
         (directory / "home").mkdir()
         repo.work.mkdir()
         repo.git("init", "-q", "-b", "main")
         repo.git("remote", "add", "origin", str(origin.path))
-        repo.git("config", "lfs.url", server.push_url)
-        repo.git("config", "http.sslCAInfo", str(server.ca_file))
-        repo.git("config", "lfs.locksverify", "false")
+        for words in repo.access:
+            repo.git(*words)
         repo.git("lfs", "install", "--local")
         repo.git("lfs", "track", pattern)
         repo.git("add", ".gitattributes")
