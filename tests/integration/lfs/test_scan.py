@@ -79,7 +79,7 @@ def said_by_git(repo: GitRepo, tree: str, work: Path) -> dict[bytes, LfsPointer]
 def test_it_is_what_git_and_git_lfs_say(repo: GitRepo, scan: LfsScan, tmp_path: Path) -> None:
     needs("git-lfs", package="git-lfs")
     chance = dice()
-    for at in range(6):
+    for at in range(3):
         files: dict[str, bytes | str] = {}
         for directory in DIRECTORIES:
             if chance.random() < 0.6:
@@ -96,7 +96,7 @@ def test_next_to_a_tree_only_the_difference_is_needed(repo: GitRepo, scan: LfsSc
     """By whatever two trees, and with whatever else was looked at before: what is left out is in the other tree."""
     chance = dice()
     trees: list[bytes] = []
-    for _ in range(12):
+    for _ in range(7):
         files: dict[str, bytes | str] = {}
         for directory in DIRECTORIES:
             if chance.random() < 0.5:
@@ -143,12 +143,12 @@ def test_a_directory_is_read_once_for_all_trees_that_have_it(
 
 
 def test_a_tree_without_end_is_refused(repo: GitRepo, scan: LfsScan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wanted, "_MAX_ENTRIES", 1000)
+    monkeypatch.setattr(wanted, "_MAX_ENTRIES", 100)
     tree = repo.tree({".gitattributes": ATTRIBUTES[0], "x.bin": pointer_file(pointer_to(b"x"))})
-    for _ in range(12):
+    for _ in range(7):
         tree = repo.git("mktree", data=f"040000 tree {tree}\ta\n040000 tree {tree}\tb\n".encode())
     with pytest.raises(TreeError, match="larger than any"):
         scan.needed(tree.encode())
     monkeypatch.setattr(wanted, "_MAX_KNOWN", 10)
-    assert not scan.needed(repo.tree({f"{n}/x": b"" for n in range(50)}).encode())
+    assert not scan.needed(repo.tree({f"{n}/x": b"" for n in range(20)}).encode())
     assert len(scan._known) <= 10
