@@ -26,7 +26,16 @@ from deploykit.bus import Ack, Delivery, Reject, Retry, Verdict
 from deploykit.checkouts import Checkouts
 from deploykit.daemons.agent.builtfetches import BUILT, BuiltFetches, Refs
 from deploykit.daemons.agent.damage import damaged_among
-from deploykit.daemons.agent.mirror_reports import FetchAsked, RefProblem, RefReport, Reported, left_out, reports_after
+from deploykit.daemons.agent.mirror_reports import (
+    FetchAsked,
+    RefProblem,
+    RefReport,
+    Reported,
+    left_out,
+    lfs_problems,
+    reports_after,
+    word_for,
+)
 from deploykit.daemons.agent.pending_reports import PendingReports
 from deploykit.daemons.agent.reports import Reporter
 from deploykit.daemons.agent.submodules import SubmoduleCheckouts
@@ -263,7 +272,7 @@ class MirrorHandler:
         """Update the checkouts, then report. There is one call at a time for a repository."""
         repo = RepoName(name)
         pushed = min((each.pushed for each in asked if each.pushed is not None), default=None)
-        self._metrics.mirror_fetched(repo, _word_for(outcome), pushed)
+        self._metrics.mirror_fetched(repo, word_for(outcome), pushed)
         if isinstance(outcome, DeploykitError):
             _log.warning("[%s] fetch failed: %s", repo, outcome)
         follows = self._built.ended(repo, asked, ok=not isinstance(outcome, DeploykitError))
@@ -278,11 +287,15 @@ class MirrorHandler:
             _log.warning("[%s] cannot read the mirror: %s", repo, error)
         except Exception:  # noqa: BLE001 -- the refs did move, and that must be reported
             _log.exception("[%s] cannot update the checkouts", repo)
-        failed = [ref for ref, problem in problems.items() if problem.outcome == "failed" and ref in held]
-        self._built.owe(repo, [RefChange(ref=ref, old=held[ref], new=held[ref]) for ref in failed])
+        failed = {ref for ref, problem in problems.items() if problem.outcome == "failed" and ref in held}
+        lacking = lfs_problems(outcome)
+        failed |= {ref for ref in lacking if ref in held and (follows is None or ref in follows)}
+        problems |= lacking
+        self._built.owe(repo, [RefChange(ref=ref, old=held[ref], new=held[ref]) for ref in sorted(failed)])
         before = self._reported.get(repo, {})
         if follows is not None:  # what was not tried has not gone
-            problems |= {ref: problem for ref, (problem, _) in before.items() if ref not in follows}
+            earlier = {ref: problem for ref, (problem, _) in before.items() if not problem.of_fetch}
+            problems |= {ref: problem for ref, problem in earlier.items() if ref not in follows}
         requests = [FetchAsked(each.change, each.reason) for each in asked]
         found, reported = reports_after(outcome, requests, held, problems, before)
         nameless, known = left_out(outcome, self._left_out.get(repo, frozenset()))
@@ -358,15 +371,6 @@ def _wait_for(answer: Answer, seats: threading.BoundedSemaphore, repo: RepoName)
         _log.info("[%s] the origin is slow: its message is acknowledged before the fetch ends", repo)
     finally:
         seats.release()
-
-
-def _word_for(outcome: FetchResult | DeploykitError) -> MirrorOutcome:
-    """Return the outcome of a whole fetch in one word: the worst of what it did."""
-    if isinstance(outcome, DeploykitError):
-        return "failed"
-    if outcome.refused:
-        return "refused"
-    return "updated" if outcome.changes else "unchanged"
 
 
 def _refs_of(checkouts: Checkouts, mirror: Mirror, held: Mapping[RefName, ObjectId]) -> Sequence[RefName]:

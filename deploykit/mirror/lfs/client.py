@@ -5,14 +5,15 @@ Rules:
 * What one object lacks is its own problem; what the server refuses as a whole ends the work, with one reason for all
   that is left. Both are lines for people, and nothing is asked for twice in one fetch.
 * No redirect is followed: an address is in the settings, or in an answer that was checked.
-* A server that did not answer is not tried again for the next object.
+* A server that did not answer twice in a row is not asked for a third object. One that is slow for a single object
+  costs the others nothing.
+* A reason is the same in each fetch: what lasts is reported once.
 """
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from functools import lru_cache
 from http import HTTPStatus
 from pathlib import Path
@@ -44,8 +45,12 @@ _BATCH: Final = {
     507: "has no space left (make room there)",
     509: "has used up its bandwidth (look at its quota)",
 }
+#: Statuses of the whole batch where a server means that it has none of the objects.
+_NONE_OF_THEM: Final = frozenset({404, 410, 422})
 _GONE: Final = frozenset({404, 410})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+#: Objects in a row for which a server may stay silent.
+_TRIES: Final = 2
 
 
 class LfsClient:
@@ -76,7 +81,7 @@ class LfsClient:
         self._limit = limit
         self._room = room
         self._tick = tick
-        self._silent: dict[tuple[str, str, int], str] = {}
+        self._silent: dict[tuple[str, str, int], list[str]] = {}
         self._server = lru_cache(maxsize=8)(self._server_at)
         self._login = ""
         self.received = 0
@@ -123,8 +128,9 @@ class LfsClient:
     def _fetch(self, pointer: LfsPointer, way: batch.Download) -> str:
         """Fetch one object; return why that failed, or an empty text."""
         place = place_of(way.url)
-        if place in self._silent:
-            return self._silent[place]
+        silent = self._silent.setdefault(place, [])
+        if len(silent) == _TRIES:
+            return silent[-1]
         self._room(pointer.size)
         parts = urlsplit(way.url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -143,12 +149,13 @@ class LfsClient:
             try:
                 reply = self._exchange(way.url, HttpRequest(method="GET", target=target, headers=headers), sink=take)
                 if isinstance(reply, NoReply):
-                    self._silent[place] = f"{reply.why} ({reply.remedy})"
-                    return self._silent[place]
+                    silent.append(f"{reply.why} ({reply.remedy})")
+                    return silent[-1]
+                silent.clear()
                 if reply.status != HTTPStatus.OK:
                     return f"its download from {self._server(place).shown} {_why_no_object(reply.status)}"
                 if not reply.whole:
-                    return f"its download from {self._server(place).shown} broke off after {incoming.received} bytes"
+                    return f"its download from {self._server(place).shown} broke off"
                 incoming.finish()
             except DeadlineExceeded:
                 raise
@@ -186,9 +193,10 @@ class LfsClient:
         if reply.status in _REDIRECTS:
             return "redirects, which is not followed (set lfs_url to where it leads)"
         text = self._without_login(batch.reason_of(reply.body))
-        wait = reply.retry_after(datetime.now(UTC))
         hint = _BATCH.get(reply.status, "refuses (look at the server)")
-        return f"{hint} [HTTP {reply.status}{f', in {wait:g} s' if wait else ''}{f': {text}' if text else ''}]"
+        if text and reply.status in _NONE_OF_THEM:
+            hint = "has none of the objects, or not the repository (git lfs push --all origin, or set lfs_url)"
+        return f"{hint} [HTTP {reply.status}{f': {text}' if text else ''}]"
 
     def _without_login(self, text: str) -> str:
         coded = self._login.partition(" ")[2]

@@ -5,6 +5,7 @@ Rules:
 * Refs move first: what cannot be had is reported, and tried again by the next fetch, whether a ref moved or not.
 * A ref is looked at again only after it moved, or while something of it is missing. Its tree is then compared with one
   that has all it needs.
+* Finding out what is needed, and having it, both end by one deadline.
 """
 
 from __future__ import annotations
@@ -14,16 +15,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from deploykit.errors import DeploykitError, MirrorCorrupt, RefNotFound, TreeDamaged, TreeError
-from deploykit.git.commits import commit_of
+from deploykit.errors import DeploykitError, MirrorError
 from deploykit.git.lfspointer import LfsPointer
-from deploykit.git.store import ObjectStore
 from deploykit.mirror import layout
 from deploykit.mirror.lfs.client import LfsClient
 from deploykit.mirror.lfs.endpoint import endpoint_of
 from deploykit.mirror.lfs.store import LfsStore
-from deploykit.mirror.lfs.wanted import LfsScan, NeededObjects, all_objects, first_of
-from deploykit.mirror.model import LfsFetched, LfsGap, MissingLfsObject, Progress, ProgressFn, RefChange
+from deploykit.mirror.lfs.tips import needs_of
+from deploykit.mirror.model import LfsFetched, MissingLfsObject, Progress, ProgressFn, RefChange
 from deploykit.names import ObjectId, RefName
 from deploykit.settings.mirror import MirrorSettings
 from deploykit.system.deadline import Deadline
@@ -41,89 +40,67 @@ class LfsFetch:
         self._settings = settings
         self._progress = progress
         self._store = LfsStore(path / "lfs")
+        self._limit = Deadline(
+            settings.lfs_deadline, stall=settings.stall_timeout, what=f"fetching LFS objects of {path.name}"
+        )
         self._began = time.monotonic()
         self._next_progress = self._began
         self._client: LfsClient | None = None
         self._total = 0
 
-    def run(self, refs: Mapping[RefName, ObjectId], changes: Iterable[RefChange]) -> LfsFetched:
+    def run(
+        self,
+        refs: Mapping[RefName, ObjectId],
+        changes: Iterable[RefChange] = (),
+        *,
+        head: RefName | None = None,
+        commits: Iterable[ObjectId] = (),
+    ) -> LfsFetched:
         """Fetch what the refs need and the store lacks, and return what came of it.
 
         Args:
             refs: that the mirror holds now.
             changes: of this fetch; the old objects are still there.
+            head: the default branch: what is new is most like it.
+            commits: whose objects are fetched, too.
 
         Raises:
             MirrorCorrupt: a tree is damaged.
         """
         known = self._store.read_complete()
-        complete = known & set(refs.values())
-        looked_at = {ref: oid for ref, oid in sorted(refs.items()) if oid not in known}
-        gaps: list[LfsGap] = []
-        missing: dict[LfsPointer, str] = {}
-        paths: dict[LfsPointer, bytes] = {}
-        if looked_at:
-            before = {change.ref: change.old for change in changes if change.old in known}
-            needs, unread = self._scan(looked_at, before)
-            paths = all_objects(needs.values())
-            missing = self._download(self._store.lacking(paths))
-            for ref, oid in looked_at.items():
-                lacking = first_of(needs[oid], missing) if oid in needs else None
-                if lacking is not None:
-                    gaps.append(LfsGap(ref, _in_words(*lacking, paths, missing)))
-                elif oid in unread:
-                    gaps.append(LfsGap(ref, unread[oid]))
-                else:
-                    complete |= {oid}
+        ids = [oid for oid in (*(refs[ref] for ref in sorted(refs)), *commits) if oid not in known]
+        found = needs_of(self._path, ids, bases=_bases(known, refs, ids, changes, head), tick=self._limit.left)
+        missing = self._download(self._store.lacking(found.paths))
+        gaps = found.gaps(refs, missing)
+        complete = set(refs.values()) - {refs[gap.ref] for gap in gaps}
         if complete != known:
             self._store.write_complete(complete)
         return LfsFetched(
             objects=self._client.objects if self._client else 0,
             received=self._client.received if self._client else 0,
             missing=tuple(
-                MissingLfsObject(path=shown(paths[pointer]), oid=pointer.oid, size=pointer.size, reason=reason)
+                MissingLfsObject(path=shown(found.paths[pointer]), oid=pointer.oid, size=pointer.size, reason=reason)
                 for pointer, reason in missing.items()
             ),
-            gaps=tuple(gaps),
+            gaps=gaps,
         )
-
-    # -- which -------------------------------------------------------------------------------------------------------
-
-    def _scan(
-        self, refs: Mapping[RefName, ObjectId], before: Mapping[RefName, ObjectId]
-    ) -> tuple[dict[ObjectId, NeededObjects], dict[ObjectId, str]]:
-        """Return what each tip needs beyond what is there, and why for each that cannot be read."""
-        needs: dict[ObjectId, NeededObjects] = {}
-        unread: dict[ObjectId, str] = {}
-        with ObjectStore(self._path, layout.read_format(self._path)) as objects, LfsScan(objects.store) as scan:
-            for ref, oid in refs.items():
-                if oid in needs or oid in unread:
-                    continue
-                try:
-                    base = _tree_of(objects, before[ref]) if ref in before else b""
-                    tree = _tree_of(objects, oid)
-                    needs[oid] = scan.needed(tree, base) if tree else NeededObjects()
-                except TreeDamaged as error:
-                    raise MirrorCorrupt(error.problem, "run `deploykit mirror check`") from error
-                except TreeError as error:
-                    unread[oid] = f"Git LFS: {error.problem}"
-        return needs, unread
-
-    # -- from where --------------------------------------------------------------------------------------------------
 
     def _download(self, lacking: Sequence[LfsPointer]) -> dict[LfsPointer, str]:
         """Fetch objects; return why for each that cannot be had."""
         if not lacking:
             return {}
         missing, wanted = self._within_budget(lacking)
-        self._total = sum(pointer.size for pointer in wanted)
-        settings = self._settings
-        limit = Deadline(
-            settings.lfs_deadline, stall=settings.stall_timeout, what=f"fetching LFS objects of {self._path.name}"
-        )
+        self._total = len(wanted)
         try:
-            endpoint = endpoint_of(self._url, settings)
-            self._client = LfsClient(endpoint, settings, self._store, limit, room=self._room, tick=self._tick)
+            self._store.sweep()
+            self._client = LfsClient(
+                endpoint_of(self._url, self._settings),
+                self._settings,
+                self._store,
+                self._limit,
+                room=self._room,
+                tick=self._tick,
+            )
             missing |= self._client.download(wanted)
         except DeploykitError as error:
             missing |= dict.fromkeys(self._store.lacking(wanted), str(error))
@@ -151,31 +128,34 @@ class LfsFetch:
         return over, wanted
 
     def _room(self, size: int) -> None:
-        layout.check_room(
-            self._path, min_bytes=self._settings.min_free_bytes + size, min_inodes=self._settings.min_free_inodes
-        )
+        settings = self._settings
+        try:
+            layout.check_room(self._path, min_bytes=settings.min_free_bytes + size, min_inodes=settings.min_free_inodes)
+        except MirrorError as error:  # how much is free differs from fetch to fetch; the problem is the same
+            raise MirrorError("the disk has no room for it", error.remedy) from error
 
     def _tick(self, received: int) -> None:
         now = time.monotonic()
         if self._progress is not None and now >= self._next_progress:
             self._next_progress = now + _PROGRESS_EVERY
-            objects = self._client.objects if self._client else 0
-            self._progress(Progress(phase="lfs", received=received, objects=objects, seconds=now - self._began))
+            done = self._client.objects if self._client else 0
+            self._progress(
+                Progress(phase="lfs", received=received, objects=done, total=self._total, seconds=now - self._began)
+            )
 
 
-def _tree_of(objects: ObjectStore, oid: ObjectId) -> bytes:
-    """Return the tree (hex) of what a ref holds; empty where that is no commit."""
-    try:
-        return bytes(commit_of(objects.store, oid.encode()).tree)
-    except RefNotFound:
-        return b""
-
-
-def _in_words(
-    first: LfsPointer, count: int, paths: Mapping[LfsPointer, bytes], missing: Mapping[LfsPointer, str]
-) -> str:
-    what = "an object is missing" if count == 1 else f"{count} objects are missing"
-    return f"Git LFS: {what}: {shown(paths[first])}: {missing[first]}"
+def _bases(
+    known: frozenset[str],
+    refs: Mapping[RefName, ObjectId],
+    ids: Iterable[ObjectId],
+    changes: Iterable[RefChange],
+    head: RefName | None,
+) -> dict[ObjectId, ObjectId]:
+    """Return, for each id, another one to compare it with: one of which everything is there."""
+    heads = [refs[head]] if head is not None and head in refs else []
+    usual = next((oid for oid in (*heads, *sorted(refs.values())) if oid in known), None)
+    bases = dict.fromkeys(ids, usual) if usual is not None else {}
+    return {**bases, **{change.new: change.old for change in changes if change.old in known}}
 
 
 __all__ = ["LfsFetch"]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from deploykit.errors import MirrorError
 from deploykit.git.lfspointer import LfsPointer
-from deploykit.system.durable import replace_file, sync_directory, write_all
+from deploykit.system.durable import replace_file, sync_directory, sync_filesystem, write_all
 
 
 class LfsStore:
@@ -54,16 +54,35 @@ class LfsStore:
         for path in self._objects.glob("*/*/*"):
             yield path.name, path, path.lstat().st_size
 
-    def remove(self, path: Path) -> None:
-        """Remove one file. What needed it is looked at again by the next fetch. The caller holds the mirror's lock."""
-        (self.root / "complete").unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
+    def take_over(self, other: LfsStore) -> None:
+        """Link what is sound in another store of the same file system into this one, but what only others may link.
+
+        Raises:
+            OSError: the disk fails.
+        """
+        self._objects.mkdir(parents=True, exist_ok=True)
+        fd = os.open(self._objects, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for oid, path, _ in other.held():
+                if is_sound(path):
+                    place = self._place(oid)
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    with contextlib.suppress(PermissionError):
+                        place.hardlink_to(path)
+            sync_filesystem(fd)
+        finally:
+            os.close(fd)
 
     def sweep(self) -> None:
         """Remove what a killed process left. The caller holds the mirror's lock."""
         if self._incoming.is_dir():
             for left in self._incoming.iterdir():
                 left.unlink(missing_ok=True)
+
+    def forget(self) -> None:
+        """Have the next fetch look at every ref anew: call it where an object is missing that should be there."""
+        with contextlib.suppress(OSError):  # a reader may not be allowed to; then a fetch has to be told
+            (self.root / "complete").unlink(missing_ok=True)
 
     def read_complete(self) -> frozenset[str]:
         """Return the object ids of refs of which every object was there. It is only memory: without it all are read."""
@@ -80,6 +99,16 @@ class LfsStore:
 
     def _place(self, oid: str) -> Path:
         return self._objects / oid[:2] / oid[2:4] / oid
+
+
+def is_sound(path: Path) -> bool:
+    """Return whether an object's file is what its name says."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(fd, "rb", buffering=0) as file:
+            return stat.S_ISREG(os.fstat(fd).st_mode) and hashlib.file_digest(file, "sha256").hexdigest() == path.name
+    except OSError:
+        return False
 
 
 class IncomingLfsObject:
@@ -130,4 +159,4 @@ class IncomingLfsObject:
             sync_directory(directory)
 
 
-__all__ = ["IncomingLfsObject", "LfsStore"]
+__all__ = ["IncomingLfsObject", "LfsStore", "is_sound"]

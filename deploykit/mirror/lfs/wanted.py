@@ -6,19 +6,19 @@ Rules:
   ordinary file that somebody committed past git-lfs.
 * A directory is read once, for however many trees have it at the same place under the same attributes.
 * Next to a tree whose objects are all there, only what differs from it is read.
-* A tree of a few objects can describe any number of files: entries and depth are capped.
+* A tree of a few objects can describe any number of files: entries, depth and what is remembered are capped.
 """
 
 from __future__ import annotations
 
 import stat
-from collections.abc import Container, Iterable, Iterator
-from typing import Final
+from collections.abc import Callable, Container, Iterable, Iterator
+from typing import Final, TypeVar
 
 import attrs
 
 from deploykit.errors import TreeDamaged, TreeError
-from deploykit.git.lfspointer import POINTER_MAX, LfsPointer, parse_pointer
+from deploykit.git.lfspointer import LfsPointer, parse_pointer
 from deploykit.git.objectformat import BLOB
 from deploykit.git.objectreader import ObjectReader
 from deploykit.trees import ObjectStore
@@ -30,9 +30,12 @@ _ATTRIBUTES: Final = b".gitattributes"
 _MAX_BYTES: Final = 64 << 20
 _MAX_DEPTH: Final = 64
 _MAX_ENTRIES: Final = 1_000_000
+_MAX_KNOWN: Final = 100_000
 
 #: The `.gitattributes` that apply to a directory: the directory that each is in, and its id.
 _Context = tuple[tuple[bytes, bytes], ...]
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 @attrs.frozen(eq=False, slots=True)
@@ -85,11 +88,12 @@ class LfsScan:
 
     Args:
         store: the objects.
+        tick: is called for each directory; what it raises ends the search.
     """
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, tick: Callable[[], object] = lambda: None) -> None:
         self._reader = ObjectReader(store, max_bytes=_MAX_BYTES)
-        self._small = ObjectReader(store, max_bytes=POINTER_MAX)
+        self._tick = tick
         self._known: dict[tuple[bytes, bytes, _Context], NeededObjects] = {}
         self._attributes: dict[_Context, TreeAttributes | None] = {(): None}
         self._left = 0
@@ -99,7 +103,6 @@ class LfsScan:
 
     def __exit__(self, *_: object) -> None:
         self._reader.close()
-        self._small.close()
 
     def needed(self, tree: bytes, base: bytes = b"") -> NeededObjects:
         """Return what a tree needs.
@@ -120,6 +123,7 @@ class LfsScan:
         key = tree, path, above
         if not base and key in self._known:
             return self._known[key]
+        self._tick()
         rows = self._rows(tree, path)
         old_rows = {name: (mode, oid) for name, mode, oid in self._rows(base, path)} if base else {}
         context = _with(above, path, {name: (mode, oid) for name, mode, oid in rows if name == _ATTRIBUTES})
@@ -139,9 +143,9 @@ class LfsScan:
                 continue
             elif attributes.of(full).get(b"filter") == b"lfs" and (pointer := self._pointer(oid)) is not None:
                 here.append((pointer, full))
-        needs = NeededObjects(tuple(here), tuple(below))
+        needs = NeededObjects(tuple(here), tuple(below)) if here or below else _NOTHING
         if not base:
-            self._known[key] = needs
+            _remember(self._known, key, needs)
         return needs
 
     def _rows(self, tree: bytes, path: bytes) -> list[tuple[bytes, int, bytes]]:
@@ -159,16 +163,23 @@ class LfsScan:
         if context not in self._attributes:
             files = [(directory, self._reader.read(oid, BLOB)) for directory, oid in context]
             filters = any(b"filter" in content for _, content in files)
-            self._attributes[context] = TreeAttributes(files) if filters else None
+            _remember(self._attributes, context, TreeAttributes(files) if filters else None)
         return self._attributes[context]
 
     def _pointer(self, oid: bytes) -> LfsPointer | None:
         try:
-            return parse_pointer(self._small.read(oid, BLOB))
+            content, _ = self._reader.blob(oid)
         except TreeDamaged:
             raise
         except TreeError:  # larger than any pointer
             return None
+        return parse_pointer(content) if isinstance(content, bytes) else None
+
+
+def _remember(known: dict[K, V], key: K, value: V) -> None:
+    if len(known) >= _MAX_KNOWN:
+        known.clear()
+    known[key] = value
 
 
 def _with(above: _Context, path: bytes, rows: dict[bytes, tuple[int, bytes]]) -> _Context:
