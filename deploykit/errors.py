@@ -226,7 +226,7 @@ class DialectError(BusError):
     exit_code = 2
 
 
-# -- fleet -----------------------------------------------------------------------------------------------------------
+# -- fleet, embedded broker ------------------------------------------------------------------------------------------
 
 
 class RolloutError(DeploykitError):
@@ -243,9 +243,6 @@ class RolloutBusy(RolloutError):
 
 class NobodyMatches(DeploykitError):
     """No node matches, so nobody was addressed. Look at `deploykit nodes`, and correct what chooses."""
-
-
-# -- testing ---------------------------------------------------------------------------------------------------------
 
 
 class FrameError(DeploykitError):
@@ -281,6 +278,10 @@ class RefNotFound(MirrorError):
 
 class SubmoduleMissing(MirrorError):
     """A submodule's commit is in no mirror here. Name its repository in the settings, or fetch it."""
+
+
+class LfsMissing(MirrorError):
+    """Objects of Git LFS that a tree needs are not in the mirror. Fetch it, or push them to its origin first."""
 
 
 class RefRefused(MirrorError):

@@ -40,6 +40,7 @@ from deploykit.errors import (
     TreeDamaged,
     TreeError,
 )
+from deploykit.mirror.lfs.needs import check_lfs, lfs_places
 from deploykit.mirror.submodules import ComposedTree
 from deploykit.names import RefName, path_component
 from deploykit.system.lock import FileLock
@@ -119,7 +120,7 @@ class Checkouts:
         return found
 
     def _update(self, source: CheckoutSource, only: Collection[RefName] | None) -> CheckoutResult:
-        state = read_state(self._ours, self._options.fingerprint)
+        state = read_state(self._ours, fingerprint_with(self._options.fingerprint, (), lfs_places(source)))
         refs = dict(source.refs)
         if not refs:
             return CheckoutResult()  # never fetched, or all refs lost: no reason to remove any directory
@@ -163,8 +164,10 @@ class Checkouts:
         """Build the ref's tree beside the live copy and swap; None when the live copy is that tree already."""
         resolved = source.resolve(ref)
         mounts = resolved.mounts if isinstance(resolved, ComposedTree) else ()
-        fingerprint = fingerprint_with(self._options.fingerprint, mounts)
-        copies = self._copies(directory, attrs.evolve(self._options, mounts=mounts, fingerprint=fingerprint))
+        lfs = lfs_places(source, mounts)
+        fingerprint = fingerprint_with(self._options.fingerprint, mounts, lfs)
+        options = attrs.evolve(self._options, mounts=mounts, lfs=lfs, fingerprint=fingerprint)
+        copies = self._copies(directory, options)
         live = self._live(directory)
         if live is not None:
             manifest = copies.manifest(live)
@@ -173,6 +176,7 @@ class Checkouts:
                 fingerprint,
             ):
                 return None
+        check_lfs(source.store, resolved.tree, self._rules, options)
         link = self._links.read(directory) if live is not None else None
         rested = link is None or has_rested(link.made, self.settings.grace)
         slot, written, removed = copies.build(
@@ -275,7 +279,7 @@ class Checkouts:
         return sorted(d for d in map(self.rule.directory_in, homes) if not objection(d, nested=True))
 
     def _save(self, state: CheckoutState) -> None:
-        write_state(self._ours, self._options.fingerprint, state, durable=self.settings.durable)
+        write_state(self._ours, state, durable=self.settings.durable)
 
     def _check_place(self) -> None:
         """Refuse root a directory that others can swap: it would write and remove where their symlinks lead.

@@ -10,7 +10,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
@@ -155,6 +155,10 @@ class SubmoduleSource:
     def head(self) -> RefName | None:
         """The default branch of the repository itself."""
         return self._base.head
+
+    def repositories(self, mounts: Iterable[Mount], /) -> Mapping[bytes, RefSource]:
+        """Return the repository at each place of a tree that was resolved here; the root's path is empty."""
+        return {b"": self._base} | {mount.path: self._rules.open(RepoName(mount.repo)) for mount in mounts}
 
     def release(self) -> None:
         """Forget what was read and made."""

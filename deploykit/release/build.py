@@ -15,6 +15,7 @@ import attrs
 
 from deploykit.errors import DeploykitError, ReleaseError
 from deploykit.git.objectformat import blob_id
+from deploykit.mirror.lfs.needs import lfs_places
 from deploykit.names import ObjectId
 from deploykit.release.environment import Environment
 from deploykit.release.model import Release
@@ -65,13 +66,15 @@ def export(
         OSError: the file system refused.
     """
     tree, mounts = found.tree, mounts_of(found)
+    lfs = lfs_places(source, mounts)
     options = WriteOptions(
         durable=False,
         owner=environment.owner,
         outside=frozenset(os.fsencode(p.rstrip("/")) for p in site.settings.shared),
-        fingerprint=fingerprint_with(environment.fingerprint, mounts),
+        fingerprint=fingerprint_with(environment.fingerprint, mounts, lfs),
         commit=found.commit,
         mounts=mounts,
+        lfs=lfs,
         tick=final,
         progress=progress,
     )

@@ -89,7 +89,7 @@ class Deployer:
                 return DeployResult(outcome="success", release=live, detail=f"{tag} is live already")
             here = state.get(site.live_name())
             preflight.check_not_older(source, here, found.commit, request.allow, settings)
-            environment, warning = preflight.check_all(source, found.tree, site, request.allow)
+            environment, warning = preflight.check_all(source, found, site, request.allow)
         except DeploykitError as error:
             return refused(error)
         begun = self._go_on_with_existing(state, request, ref, found.commit)

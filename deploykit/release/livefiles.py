@@ -9,13 +9,12 @@ from typing import Final
 
 import attrs
 
-from deploykit.git.objectformat import hash_of_size
+from deploykit.git.objectformat import blob_id
 from deploykit.trees import Manifest
-from deploykit.trees.files import open_directory
+from deploykit.trees.files import file_id, open_directory
 from deploykit.trees.manifest import ManifestRows
 from deploykit.trees.writer import next_tick
 
-_PIECE: Final = 1 << 20
 _OID: Final = 20
 
 #: path -> (mode, hex id) of each file and symlink of a commit.
@@ -86,18 +85,9 @@ def manifest_of(fd: int, entries: Entries, tree: str) -> Manifest:
 
 def is_as_stored(name: str, at: int, seen: os.stat_result, mode: int, oid: str) -> bool:
     """Return whether a file or symlink on disk is what a tree's entry says."""
+    wanted = bytes.fromhex(oid)
     if stat.S_ISLNK(seen.st_mode):
-        content = os.fsencode(os.readlink(name, dir_fd=at))
-        digest = hash_of_size(len(oid) // 2).new(b"blob %d\0" % len(content))
-        digest.update(content)
-        return stat.S_ISLNK(mode) and digest.hexdigest() == oid
+        return stat.S_ISLNK(mode) and blob_id(os.fsencode(os.readlink(name, dir_fd=at)), len(wanted)) == wanted
     if not stat.S_ISREG(seen.st_mode) or not stat.S_ISREG(mode) or bool(seen.st_mode & 0o100) != bool(mode & 0o100):
         return False
-    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=at)
-    try:
-        digest = hash_of_size(len(oid) // 2).new(b"blob %d\0" % os.fstat(fd).st_size)
-        while piece := os.read(fd, _PIECE):
-            digest.update(piece)
-        return digest.hexdigest() == oid
-    finally:
-        os.close(fd)
+    return file_id(name, at, len(wanted)) == wanted

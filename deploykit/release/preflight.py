@@ -11,15 +11,16 @@ import attrs
 
 from deploykit.errors import DeploykitError, InvalidName, PolicyRefused, PreflightRefused, TreeError
 from deploykit.git.commits import is_ancestor
+from deploykit.mirror.lfs.needs import check_lfs, lfs_places
 from deploykit.names import ObjectId, parse_object_id
 from deploykit.release.environment import Environment, environment_of
 from deploykit.release.model import Release
 from deploykit.release.requests import Allowances
 from deploykit.release.scriptfinder import check_safe_to_run, entry_name, scripts_in_tree
 from deploykit.release.site import Site
-from deploykit.release.source import ResolvedTree, TreeSource
+from deploykit.release.source import ResolvedTree, TreeSource, mounts_of
 from deploykit.settings.site import SiteSettings
-from deploykit.trees import Differences, Manifest, TreeRules, compare, list_directory
+from deploykit.trees import Differences, Manifest, TreeRules, WriteOptions, compare, list_directory
 
 #: Free space asked for beyond what the live release takes, and free inodes beyond its files.
 _SPARE_BYTES: Final = 16 * 1024 * 1024
@@ -189,16 +190,29 @@ def check_drift(site: Site, live: str, manifest: Manifest, allow: Allowances) ->
     return text
 
 
-def check_all(source: TreeSource, tree: ObjectId, site: Site, allow: Allowances) -> tuple[Environment, str]:
+def check_objects(source: TreeSource, found: ResolvedTree, rules: TreeRules) -> None:
+    """Refuse a tree that needs objects of Git LFS that are not there.
+
+    Raises:
+        LfsMissing: naming them.
+        TreeError: they are larger than allowed.
+    """
+    mounts = mounts_of(found)
+    options = WriteOptions(commit=found.commit, mounts=mounts, lfs=lfs_places(source, mounts))
+    check_lfs(source.store, found.tree, rules, options)
+
+
+def check_all(source: TreeSource, found: ResolvedTree, site: Site, allow: Allowances) -> tuple[Environment, str]:
     """Run every check that needs the tree or the disk; return the environment, and a warning or "".
 
     Raises:
         DeploykitError: a check that refuses.
     """
     environment = environment_of(site.settings)
-    scripts = scripts_in_tree(source, tree, site.settings, environment.rules)
+    scripts = scripts_in_tree(source, found.tree, site.settings, environment.rules)
     check_safe_to_run(scripts, site.settings, environment)
-    check_shared(source, tree, site, environment.rules)
+    check_shared(source, found.tree, site, environment.rules)
+    check_objects(source, found, environment.rules)
     live, manifest, warning = site.resolved_name(), None, ""
     try:
         manifest = last_manifest(site, live)

@@ -9,6 +9,7 @@ from typing import Final
 import attrs
 
 from deploykit.errors import TreeError
+from deploykit.mirror.lfs.needs import lfs_places
 from deploykit.names import ObjectId
 from deploykit.release import preflight
 from deploykit.release.environment import Environment
@@ -84,7 +85,7 @@ def preview(
     if not again and is_live(site, state, full, found.commit):
         return Preview(release=live, previous=live, commit=found.commit, tag=tag, nothing_to_do=True)
     preflight.check_not_older(source, here, found.commit, allow, site.settings)
-    environment, warning = preflight.check_all(source, found.tree, site, allow)
+    environment, warning = preflight.check_all(source, found, site, allow)
     plan = plan_deploy(
         state,
         live,
@@ -138,7 +139,8 @@ def _differences(
         TreeError: its manifest cannot be read.
     """
     manifest = site.manifest(live.name)
-    if manifest.fingerprint == fingerprint_with(environment.fingerprint, mounts_of(found)):
+    mounts = mounts_of(found)
+    if manifest.fingerprint == fingerprint_with(environment.fingerprint, mounts, lfs_places(source, mounts)):
         recall(source, live.commit)
         with contextlib.suppress(TreeError):  # its tree is not in the mirror any more
             diff = list_changes(source.store, ObjectId(live.tree), found.tree, environment.rules)

@@ -338,7 +338,7 @@ class Runner:
         if not self.site.exists():
             try:  # not even the site's own directories are made for what will be refused
                 found = preflight.resolve_commit(source, request.ref, request.commit, request.allow)
-                preflight.check_all(source, found.tree, self.site, request.allow)
+                preflight.check_all(source, found, self.site, request.allow)
             except DeploykitError as error:
                 return self.with_site_state(refused(error))
         return self._locked(lambda deployer: deployer.make(source, request))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -103,8 +104,8 @@ def patch_tree(
             if os.fstat(root).st_dev != manifest.device:
                 raise CannotPatch("it lies on another file system than before")
             like = _new_directory(target, rules, options)
-            patch = _Patch(reader, walk, root, manifest, rules, options, diff)
-            return patch.run(compare(manifest, root, paranoid=paranoid), str(tree), like)
+            patch = _Patch(reader, walk, tree, root, manifest, rules, options, diff)
+            return patch.run(compare(manifest, root, paranoid=paranoid), like)
         finally:
             os.close(root)
 
@@ -130,6 +131,7 @@ class _Patch:
         self,
         reader: ObjectReader,
         walk: TreeWalk,
+        tree: ObjectId,
         root: int,
         manifest: Manifest,
         rules: TreeRules,
@@ -138,6 +140,7 @@ class _Patch:
     ) -> None:
         self._reader = reader
         self._walk = walk
+        self._tree = tree
         self._root = root
         self._old = manifest
         self._rules = rules
@@ -145,7 +148,7 @@ class _Patch:
         self._diff = diff
         self._at = {path: at for at, path in enumerate(manifest.paths)}
 
-    def run(self, found: Differences, tree: str, like: os.stat_result) -> PatchResult:
+    def run(self, found: Differences, like: os.stat_result) -> PatchResult:
         diff = self._diff
         ours_is = (like.st_uid, like.st_gid, 1)
         given_away = [self._old.paths[at] for at, s in found.touched if (s.st_uid, s.st_gid, s.st_nlink) != ours_is]
@@ -159,11 +162,16 @@ class _Patch:
         below = tuple(d + "/" for d in gone_directories)
         modes = self._old.numbers[MODE::WIDTH]
         ours = {self._old.paths[at] for at, mode in enumerate(modes) if mode > OURS}
-        repair = [
-            self._entry(path)
+        broken = {
+            path
             for path in (*found.modified, *found.missing)
             if path not in write and path not in gone and path not in ours and not (below and path.startswith(below))
-        ]
+        }
+        repair = self._entries(broken)
+        if len(repair) != len(broken):
+            raise CannotPatch("its manifest does not fit its tree")
+        # They are the old ones too: no file of that name changed.
+        attributes = self._entries(p for p in self._old.paths if p.endswith(_ATTRIBUTES) and _is_attributes_file(p))
         links = self._check_links(write)
         missing = set(found.missing)
         unlink = {p for p in (*gone, *ours, *write, *found.modified) if p in self._at and p not in missing}
@@ -187,14 +195,13 @@ class _Patch:
         self._adopt(rows, found)
         self._restore_directories(found, rows.directories, like)
         lost = rows.directories.difference(path for path, _ in found.directories)
-        attributes = [self._entry(p) for p in self._old.paths if p.endswith(_ATTRIBUTES) and _is_attributes_file(p)]
         contents = contents_of(self._reader, self._walk, self._rules, self._options, attributes)
         writer = EntryWriter(contents, self._root, self._rules, self._options, links, rows)
         writer.make_directories([*sorted(lost), *(os.fsdecode(d) for d in diff.added_directories)])
         writer.write(sorted([*write.values(), *repair]))
         self._check_caps(rows)
         done = rows.finish(
-            tree=tree,
+            tree=str(self._tree),
             fingerprint=self._old.fingerprint,
             device=self._old.device,
             taken_ns=next_tick() if self._options.tick else 0,
@@ -212,9 +219,13 @@ class _Patch:
                     os.fchown(fd, like.st_uid, like.st_gid)
                 os.fchmod(fd, stat.S_IMODE(like.st_mode))
 
-    def _entry(self, path: str) -> TreeEntry:
-        row = self._old.row(self._at[path])
-        return TreeEntry(os.fsencode(path), row.mode, row.oid.encode())
+    def _entries(self, paths: Iterable[str]) -> list[TreeEntry]:
+        """Return the new tree's entries at some paths: an id in our rows is of what was written, not stored."""
+        wanted = frozenset(os.fsencode(path) for path in paths)
+        if not wanted:
+            return []
+        walk = TreeWalk(self._reader, self._rules)  # of its own: what it counts was counted before
+        return list(walk.entries_at(walk.root(self._tree), wanted))
 
     def _adopt(self, rows: ManifestRows, found: Differences) -> None:
         """Take over the new `lstat` of rows whose files were read and found unchanged."""
