@@ -146,6 +146,7 @@ if TYPE_CHECKING:
         SiteAccess,
         SiteLocked,
         SiteOperation,
+        SitePart,
         SiteRelease,
         SiteState,
         SiteUnlocked,
@@ -214,7 +215,7 @@ _MODULES = {
         "PackagePublished PackageReported MirrorUpdated DeployRequested DeployReported DeployProgressed StepReport "
         "BuildEvidence "
         "RolloutAbort RolloutApproved RolloutProposed ApprovalWanted RolloutReported SiteLocked SiteUnlocked "
-        "LocksWanted SignedStatement NodeQueried NodeDescribed SiteState SiteOperation SiteRelease HeldRef "
+        "LocksWanted SignedStatement NodeQueried NodeDescribed SiteState SiteOperation SitePart SiteRelease HeldRef "
         "AgentInstance SiteAccess AccessGrantRequested AccessReported AccessRevokeRequested "
         "Notice Unknown"
     ),
@@ -274,7 +275,7 @@ __all__ = [
     "MirrorUpdated", "DeployRequested", "DeployReported", "StepReport", "BuildEvidence",
     "RolloutApproved", "RolloutProposed", "ApprovalWanted", "SiteLocked", "SiteUnlocked", "LocksWanted",
     "SignedStatement", "DeployProgressed", "RolloutAbort", "RolloutReported", "NodeQueried", "NodeDescribed",
-    "SiteState", "SiteOperation", "SiteRelease", "HeldRef", "AgentInstance", "AccessGrantRequested",
+    "SiteState", "SiteOperation", "SitePart", "SiteRelease", "HeldRef", "AgentInstance", "AccessGrantRequested",
     "AccessReported", "AccessRevokeRequested", "SiteAccess", "Notice", "Unknown",
     "TopicMap", "PRESETS", "topic_of",
     "RepoName", "RefName", "ObjectId", "SiteName", "NodeName",

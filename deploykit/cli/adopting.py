@@ -16,8 +16,7 @@ from deploykit.cli.visible import visible
 
 if TYPE_CHECKING:
     from deploykit.release import TreeSource
-    from deploykit.release.adopt import Adopted, Adopter
-    from deploykit.release.adoption import Adoption
+    from deploykit.release.adopt import Adopted, Adopter, Undone
 
 _SHOWN: Final = 20
 
@@ -37,11 +36,11 @@ def open_adopter(
     if site_dir is None and place.name != "current":
         raise UsageError("where is the site to be?", f"give --site, such as --site {place}.site")
     where = site_dir if site_dir is not None else place.parent
-    if (ref or commit) and mirror is None and not (place / ".git").exists():
-        raise UsageError("--ref and --commit need --mirror", "give the mirror or a clone that has them")
     adopter = Adopter(Site(where, load_site_settings(settings, where)), place)
+    base = mirror if mirror is not None else adopter.clone
+    if (ref or commit) and base is None:
+        raise UsageError("--ref and --commit need --mirror", "give the mirror or a clone that has them")
     with contextlib.ExitStack() as stack:
-        base = mirror if mirror is not None else place if (place / ".git").is_dir() else None
         if base is None:
             yield adopter, None, ""
             return
@@ -82,9 +81,17 @@ def show_adopted(found: Adopted, as_json: bool, *, would: bool = False) -> None:
         click.echo("the next deploy has none of that: bring it into the repository, or name it in the site's shared")
 
 
-def show_undone(plan: Adoption, as_json: bool) -> None:
+def show_undone(undone: Undone, as_json: bool) -> None:
     """Print that a directory is back."""
+    place, kept = undone.adoption.place, undone.kept
     if as_json:
-        print_json({"undone": plan.place})
-    else:
-        click.echo(f"{plan.place} is what it was")
+        print_json({"undone": place, "kept": str(kept) if kept is not None else None, "written": undone.written})
+        return
+    click.echo(f"{place} is what it was")
+    if kept is None:
+        return
+    for path in undone.written[:_SHOWN]:
+        click.echo(f"  ! {visible(path, tabs=True)}")
+    if len(undone.written) > _SHOWN:
+        click.echo(f"  ! and {len(undone.written) - _SHOWN} more")
+    click.echo(f"that was written since, and is not in it: look into {kept}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -15,11 +16,13 @@ from deploykit.cli.releasing import (
     open_source,
     print_table,
     show_preview,
+    show_release,
     site_argument,
     status_of,
     submodule_option,
     user_here,
 )
+from deploykit.cli.siteparts import part_option, put_live
 from deploykit.cli.visible import visible
 
 
@@ -36,10 +39,23 @@ def release() -> None:
 
 @release.command()
 @site_argument
-@click.option("--mirror", required=True, type=click.Path(path_type=Path, exists=True), help="A mirror, or any clone.")
+@click.option("--mirror", type=click.Path(path_type=Path, exists=True), help="A mirror, or any clone.")
+@part_option
 @submodule_option
-@click.option("--ref", required=True, help="The tag or branch to deploy, e.g. v1.4 or refs/heads/main.")
-@click.option("--commit", default="", help="What it must stand for; refused when it stands for another one.")
+@click.option(
+    "--ref",
+    "refs",
+    multiple=True,
+    metavar="[REPO=]REF",
+    help="The tag or branch to deploy, e.g. v1.4 or refs/heads/main; of one repository of several: app=v1.4.",
+)
+@click.option(
+    "--commit",
+    "commits",
+    multiple=True,
+    metavar="[REPO=]ID",
+    help="What it must stand for; refused when it stands for another one.",
+)
 @click.option("--request", default="", help="An id: a second deploy with it is answered, not repeated.")
 @click.option("--dry-run", is_flag=True, help="Show the steps and the files that would change; touch nothing.")
 @click.option("--prepare", is_flag=True, help="Do all but the switch; `release activate` does that.")
@@ -51,10 +67,11 @@ def release() -> None:
 def deploy(
     site_dir: Path,
     settings: Path | None,
-    mirror: Path,
+    mirror: Path | None,
+    parts: tuple[str, ...],
     submodules: tuple[str, ...],
-    ref: str,
-    commit: str,
+    refs: tuple[str, ...],
+    commits: tuple[str, ...],
     request: str,
     dry_run: bool,
     prepare: bool,
@@ -66,24 +83,33 @@ def deploy(
 ) -> None:
     """Make a release and put it live. A directory that does not exist yet is set up with the defaults.
 
+    A site of several repositories has them in its node's settings; those without a --ref stay as they are live.
+
     \b
     Example:
       deploykit release deploy /srv/www/shop --mirror shop.git --ref v1.4 --dry-run
       deploykit release deploy /srv/www/shop --mirror shop.git --ref v1.4
+      deploykit release deploy /srv/www/farm --ref app=v3 --ref theme=v7
+      deploykit release deploy /srv/www/farm --part app=app=app.git --part theme=web/theme=theme.git --ref app=v4
     """
+    from deploykit.cli.siteparts import asked_of
+    from deploykit.errors import UsageError
     from deploykit.release import Allowances
 
     allow = Allowances(moved=allow_moved, older=allow_older, drift=allow_drift)
-    with open_source(mirror, submodules) as source, open_runner(site_dir, settings, quiet=as_json or dry_run) as runner:
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(open_source(site_dir, settings, mirror, submodules, parts))
+        if source is None:
+            raise UsageError("from which repository?", "give --mirror")
+        ref, commit, of_parts = asked_of(source, refs, commits)
+        runner = stack.enter_context(open_runner(site_dir, settings, quiet=as_json or dry_run))
         if dry_run:
-            found = runner.preview(source, ref, commit, allow=allow, again=again or prepare, activate=not prepare)
+            again = again or prepare
+            found = runner.preview(source, ref, commit, parts=of_parts, allow=allow, again=again, activate=not prepare)
             show_preview(found, as_json)
             return
-        who = user_here()
-        if prepare:
-            result = runner.prepare(source, ref, commit, request=request, requested_by=who, allow=allow)
-        else:
-            result = runner.deploy(source, ref, commit, request=request, requested_by=who, allow=allow, again=again)
+        act = runner.prepare if prepare else partial(runner.deploy, again=again)
+        result = act(source, ref, commit, parts=of_parts, request=request, requested_by=user_here(), allow=allow)
     end_with(result, as_json)
 
 
@@ -91,6 +117,7 @@ def deploy(
 @site_argument
 @click.argument("which", default="")
 @click.option("--mirror", type=click.Path(path_type=Path, exists=True), help="To write it anew if it is gone.")
+@part_option
 @submodule_option
 @click.option("--allow-drift", is_flag=True, help="Take it as it is, although files in it were edited by hand.")
 @json_option
@@ -99,6 +126,7 @@ def activate(
     settings: Path | None,
     which: str,
     mirror: Path | None,
+    parts: tuple[str, ...],
     submodules: tuple[str, ...],
     allow_drift: bool,
     as_json: bool,
@@ -113,9 +141,9 @@ def activate(
 
     allow = Allowances(drift=allow_drift)
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(open_source(mirror, submodules)) if mirror is not None else None
+        source = stack.enter_context(open_source(site_dir, settings, mirror, submodules, parts))
         runner = stack.enter_context(open_runner(site_dir, settings, quiet=as_json))
-        result = runner.activate(which, source=source, requested_by=user_here(), allow=allow)
+        result = put_live(lambda it: runner.activate(which, source=it, requested_by=user_here(), allow=allow), source)
     end_with(result, as_json)
 
 
@@ -202,6 +230,7 @@ def discard(site_dir: Path, settings: Path | None, which: str, as_json: bool) ->
 @site_argument
 @click.option("--to", default="", help="A release by number, tag, commit or name; the last good one by default.")
 @click.option("--mirror", type=click.Path(path_type=Path, exists=True), help="To write one anew that is gone.")
+@part_option
 @submodule_option
 @click.option("--dry-run", is_flag=True, help="Print what would be done; touch nothing.")
 @click.option("--allow-drift", is_flag=True, help="Go to a release as it is, although it was edited by hand.")
@@ -211,6 +240,7 @@ def rollback(
     settings: Path | None,
     to: str,
     mirror: Path | None,
+    parts: tuple[str, ...],
     submodules: tuple[str, ...],
     dry_run: bool,
     allow_drift: bool,
@@ -227,11 +257,13 @@ def rollback(
 
     allow = Allowances(drift=allow_drift)
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(open_source(mirror, submodules)) if mirror is not None else None
+        source = stack.enter_context(open_source(site_dir, settings, mirror, submodules, parts))
         runner = stack.enter_context(open_runner(site_dir, settings, quiet=as_json or dry_run))
         if dry_run:
             runner.site.require()
-            plan = runner.rollback_plan(to, can_rebuild=source is not None, allow=allow)
+            plan = runner.rollback_plan(to, can_rebuild=mirror is not None, allow=allow)
+            if plan.kind == "impossible" and source is not None:
+                plan = runner.rollback_plan(to, can_rebuild=True, allow=allow)
             if as_json:
                 print_json(attrs.asdict(plan))
             else:
@@ -239,7 +271,7 @@ def rollback(
             if plan.kind == "impossible":
                 raise SystemExit(1)
             return
-        result = runner.rollback(to, source=source, requested_by=user_here(), allow=allow)
+        result = put_live(lambda it: runner.rollback(to, source=it, requested_by=user_here(), allow=allow), source)
     end_with(result, as_json)
 
 
@@ -308,17 +340,7 @@ def show(site_dir: Path, settings: Path | None, which: str, as_json: bool) -> No
         history = [attrs.asdict(o) | {"steps": [attrs.asdict(s) for s in steps]} for o, steps in done]
         print_json(attrs.asdict(found) | {"current": found.name == site.resolved_name(), "operations": history})
         return
-    click.echo(f"{found.name}\n  {found.ref} {found.commit}\n  {status_of(found)} {visible(found.detail)}".rstrip())
-    for operation, steps in done:
-        by = f" by {operation.requested_by}" if operation.requested_by else ""
-        part_of = f" in rollout {operation.rollout}" if operation.rollout else ""
-        what = f"{operation.phase} {operation.started}{by}{part_of}: {operation.outcome} {operation.detail}".rstrip()
-        click.echo(f"\n{visible(what)}")
-        for step in steps:
-            code = f" (exit {step.exit_code})" if step.exit_code is not None else ""
-            click.echo(f"  {step.name:<14} {step.outcome}{code} {step.seconds:.3f} s")
-            for line in step.output.splitlines():
-                click.echo(f"      {visible(line, tabs=True)}")
+    show_release(found, done)
 
 
 @release.command()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 import re
 from binascii import unhexlify
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, cast
@@ -110,22 +110,19 @@ class History:
                     return True
         return False
 
-    def reaches(self, tips: Iterable[bytes], old: bytes) -> bool:
-        """Return whether one of the commits `tips` is `old` or has it in its history.
-
-        One walk from all of them, newest first: what a branch has had lately is found soon, and a commit that none has
-        costs their whole history.
-        """
+    def walk(self, tips: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield the commits `tips` and their history, each once; of those that are known at a time the newest first."""
         seen = set(tips)
         queue = [(-self.when(tip), tip) for tip in seen]
         heapq.heapify(queue)
-        while queue and old not in seen:
+        while queue:
             self.tick()
-            for parent in self.parents(heapq.heappop(queue)[1]):
+            oid = heapq.heappop(queue)[1]
+            yield oid
+            for parent in self.parents(oid):
                 if parent not in seen:
                     seen.add(parent)
                     heapq.heappush(queue, (-self.when(parent), parent))
-        return old in seen
 
 
 def commit_of(store: BaseObjectStore, oid: bytes) -> Commit:
@@ -176,24 +173,60 @@ def is_ancestor(store: BaseObjectStore, older: str, newer: str) -> bool:
         return history.contains(bytes.fromhex(newer), bytes.fromhex(older))
 
 
-def is_reachable(store: BaseObjectStore, commit: str, tips: Iterable[str]) -> bool:
-    """Return whether one of `tips` is a commit, a tag of it, or has it in its history.
+class Reachable:
+    """The commits that some tips have in their history. For one thread.
+
+    What a branch has had lately is found soon. A commit that none has costs their whole history, once: all questions
+    are answered from one walk, which goes as far as one of them needed.
 
     Args:
-        tips: what refs name; what is neither a commit nor a tag of one counts for nothing.
-
-    Raises:
-        TreeError: a commit on the way is damaged, so the answer is unknown.
+        store: of one repository, which does not change meanwhile.
+        tips: what its refs name; what is neither a commit nor a tag of one counts for nothing.
     """
-    named = set(tips)
-    if commit in named:
+
+    def __init__(self, store: BaseObjectStore, tips: Iterable[str]) -> None:
+        self._store = store
+        self._tips = frozenset(tips)
+        self._seen: set[bytes] = set()
+        self._walk = self._commits()
+        self._damage: TreeError | None = None
+
+    def close(self) -> None:
+        """Close the files that the walk has open."""
+        self._walk.close()
+
+    def __contains__(self, commit: str) -> bool:
+        """Return whether a commit (hex) is in the store, and one of the tips or in their history.
+
+        Raises:
+            TreeError: a commit on the way is damaged, so the answer is unknown.
+        """
+        name = cast("ObjectID", commit.encode())
+        if len(commit) != self._store.object_format.hex_length or name not in self._store:
+            return False  # the usual case before a fetch, and no reason for a walk
+        if commit in self._tips:
+            return True
+        raw = bytes.fromhex(commit)
+        while raw not in self._seen:
+            if self._damage is not None:
+                raise self._damage
+            try:
+                oid = next(self._walk, None)
+            except TreeError as error:
+                self._damage = error
+                raise
+            if oid is None:
+                return False
+            self._seen.add(oid)
         return True
-    commits = set()
-    for tip in named:
-        with suppress(RefNotFound):
-            commits.add(unhexlify(commit_of(store, tip.encode()).id))
-    with _history(store) as history:
-        return history.reaches(commits, bytes.fromhex(commit))
+
+    def _commits(self) -> Generator[bytes]:
+        tips = set()
+        for tip in self._tips:
+            with suppress(RefNotFound):
+                tips.add(unhexlify(commit_of(self._store, tip.encode()).id))
+        with _history(self._store) as history:
+            yield from history.walk(tips)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Self
 
+import attrs
 from dulwich.object_store import DiskObjectStore
 
 from deploykit.errors import InvalidName, RefNotFound
@@ -25,6 +26,7 @@ from deploykit.git.transport.address import parse_origin_url
 from deploykit.mirror import checking, layout, upkeep
 from deploykit.mirror.checking import CheckReport
 from deploykit.mirror.fetching import Fetch
+from deploykit.mirror.lfs.fetching import LfsFetch
 from deploykit.mirror.lfs.store import LfsStore
 from deploykit.mirror.model import FetchResult, ProgressFn, RefChange, Resolved
 from deploykit.mirror.refplan import ref_matcher
@@ -164,7 +166,11 @@ class Mirror:
                 layout.create(self.path, self.url)  # it was removed: make it anew
             with layout.locked(self.path, limit.left()):
                 fetch = Fetch(self.path, self.url, self.settings, self._refs, limit, progress)
-                return fetch.run(expected, started, allow_mass_deletion=allow_mass_deletion)
+                result = fetch.run(expected, started, allow_mass_deletion=allow_mass_deletion)
+                if not self.settings.lfs:
+                    return result
+                objects = LfsFetch(self.path, self.url, self.settings, progress).run(self.refs, result.changes)
+                return attrs.evolve(result, lfs=objects, seconds=time.monotonic() - started)
         except OSError as exc:
             raise layout.disk_error(exc, self.path) from exc
 

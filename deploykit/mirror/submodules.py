@@ -6,23 +6,25 @@ Rules:
 * A submodule's commit counts where a ref of its mirror reaches it: what was once pushed somewhere and is no part of any
   branch or tag is not deployed.
 * What is missing is named, all of it at once. Nothing is fetched here.
+* Whoever may push chooses `.gitmodules` and the trees around it: what is read on the way to submodules is counted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import stat
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 
 from deploykit.errors import DeploykitError, SubmoduleMissing, TreeError
-from deploykit.git.commits import commit_of, is_reachable
+from deploykit.git.commits import Reachable, commit_of
 from deploykit.git.composedstore import ComposedStore
 from deploykit.git.objectformat import BLOB
 from deploykit.git.objectreader import ObjectReader
 from deploykit.git.transport.address import redacted_url
 from deploykit.names import ObjectId, RefName, RepoName
-from deploykit.trees.entries import DIRECTORY, EXECUTABLE, FILE, GITLINK, parsed_tree
+from deploykit.trees.entries import DIRECTORY, GITLINK, parsed_tree
 from deploykit.trees.gitmodules import Submodule, absolute_url, read_gitmodules, url_key
 from deploykit.trees.graft import Mount, graft
 from deploykit.trees.names import shown
@@ -35,6 +37,9 @@ _MAX_BYTES: Final = 64 << 20
 _LISTED: Final = 5
 #: Submodules of one tree, those of submodules included.
 _MOST: Final = 1000
+#: Bytes of all `.gitmodules` of one tree, and entries of the directories on the way to its submodules.
+_MODULES_BYTES: Final = 1 << 20
+_MOST_ROWS: Final = 4 << 20
 
 
 class RefSource(Protocol):
@@ -77,6 +82,7 @@ class MissingSubmodule:
         repo: the repository that stands for it; None where the settings name none.
         commit: that is needed (hex).
         why: one line.
+        too_deep: it lies in more submodules than are allowed; a fetch does not help.
     """
 
     path: str
@@ -84,6 +90,7 @@ class MissingSubmodule:
     repo: RepoName | None
     commit: str
     why: str
+    too_deep: bool = False
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -136,6 +143,7 @@ class SubmoduleSource:
         self._rules = rules
         self._store: ComposedStore | None = None
         self._known: dict[str, _Composed] = {}
+        self._reachable: dict[RepoName, Reachable] = {}
         #: What was missing so far, of any name.
         self.lacked: set[MissingSubmodule] = set()
 
@@ -164,6 +172,9 @@ class SubmoduleSource:
         """Forget what was read and made."""
         self._store = None
         self._known.clear()
+        for walk in self._reachable.values():
+            walk.close()
+        self._reachable.clear()
 
     def missing(self, name: str) -> tuple[MissingSubmodule, ...]:
         """Return the submodules of a ref or commit that cannot be written now.
@@ -195,7 +206,8 @@ class SubmoduleSource:
     def _compose(self, found: ResolvedObject) -> _Composed:
         known = self._known.get(found.tree)
         if known is None:
-            known = self._known[found.tree] = _Composer(self.store, self._rules).compose(found.tree.encode(), self._url)
+            known = _Composer(self.store, self._rules, self._reachable).compose(found.tree.encode(), self._url)
+            self._known[found.tree] = known
             self.lacked.update(known.missing)
         return known
 
@@ -208,74 +220,98 @@ class _Composed:
 
 
 class _Composer:
-    def __init__(self, store: ComposedStore, rules: SubmoduleRules) -> None:
+    def __init__(self, store: ComposedStore, rules: SubmoduleRules, reachable: dict[RepoName, Reachable]) -> None:
         self._store = store
         self._rules = rules
+        self._reachable = reachable
         self._mounts: list[Mount] = []
         self._missing: list[MissingSubmodule] = []
+        self._bytes = 0
+        self._rows = 0
 
     def compose(self, tree: bytes, url: str) -> _Composed:
-        whole = self._with_submodules(tree, url, b"", 0)
+        whole = self._with_submodules(self._store.stores[0], tree, url, b"", 0)
         return _Composed(tree=whole, mounts=tuple(self._mounts), missing=tuple(self._missing))
 
-    def _with_submodules(self, tree: bytes, url: str, prefix: bytes, depth: int) -> bytes:
+    def _with_submodules(self, store: ObjectStore, tree: bytes, url: str, prefix: bytes, depth: int) -> bytes:
         """Return the id of a tree with those of its submodules in it; what is missing stays a gitlink."""
         grafts: dict[bytes, bytes] = {}
-        for module, commit in list(self._submodules(tree)):
+        for module, commit in self._submodules(store, tree):
             where, path = absolute_url(url, module.url), prefix + module.path
             if len(self._mounts) + len(self._missing) >= _MOST:
                 raise TreeError(f"there are more than {_MOST} submodules in one tree", "leave some of them out")
             repo = self._rules.named(where)
-            why, below = self._tree_of(repo, commit, depth)
-            if repo is None or why:
-                text = redacted_url(where)
+            found = self._tree_of(repo, commit.decode(), depth)
+            if repo is None or isinstance(found, str):
                 self._missing.append(
-                    MissingSubmodule(path=shown(path), url=text, repo=repo, commit=commit.decode(), why=why)
+                    MissingSubmodule(
+                        path=shown(path),
+                        url=redacted_url(where),
+                        repo=repo,
+                        commit=commit.decode(),
+                        why=str(found),
+                        too_deep=depth >= self._rules.depth,
+                    )
                 )
                 continue
             self._mounts.append(Mount(path=path, repo=repo, commit=commit.decode()))
-            grafts[module.path] = self._with_submodules(below, where, path + b"/", depth + 1)
+            grafts[module.path] = self._with_submodules(*found, where, path + b"/", depth + 1)
         return graft(self._store, tree, grafts) if grafts else tree
 
-    def _tree_of(self, repo: RepoName | None, commit: bytes, depth: int) -> tuple[str, bytes]:
-        """Return why a commit cannot be written, or an empty string and the id of its tree."""
+    def _tree_of(self, repo: RepoName | None, commit: str, depth: int) -> tuple[ObjectStore, bytes] | str:
+        """Return a commit's tree, with a store that has it; or why there is none to write."""
         if repo is None:
-            return "no repository in the settings stands for that address", b""
+            return "no repository in the settings stands for that address"
         if depth >= self._rules.depth:
-            return f"it lies {depth + 1} submodules deep; {self._rules.depth} are allowed", b""
+            return f"it lies {depth + 1} submodules deep; {self._rules.depth} are allowed"
         try:
             source = self._rules.open(repo)
-            if not is_reachable(source.store, commit.decode(), source.refs.values()):
-                return f"no branch or tag in the mirror of {repo} has commit {commit.decode()[:12]}", b""
-            self._store.add(source.store, repo)
-            return "", commit_of(source.store, commit).tree
+            store = source.store
+            self._store.add(store, repo)
+            if repo not in self._reachable:
+                self._reachable[repo] = Reachable(store, source.refs.values())
+            if commit not in self._reachable[repo]:
+                return f"no branch or tag in the mirror of {repo} has commit {commit[:12]}"
+            return store, commit_of(store, commit.encode()).tree
         except DeploykitError as error:
-            return f"the mirror of {repo} cannot give it: {error.problem}", b""
+            return f"the mirror of {repo} cannot give it: {error.problem}"
 
-    def _submodules(self, tree: bytes) -> Iterator[tuple[Submodule, bytes]]:
-        """Yield the entries of a tree's `.gitmodules` for which there is a submodule, with the commit it is at."""
-        with ObjectReader(self._store, max_bytes=_MAX_BYTES) as reader:
-            found = _entry(reader, tree, _MODULES)
-            if found is None or found[0] not in (FILE, EXECUTABLE):
-                return
-            modules = read_gitmodules(reader.read(found[1], BLOB))
-            for path, module in sorted(modules.items()):
-                there = _entry(reader, tree, path)
-                if there is not None and there[0] == GITLINK:
-                    yield module, there[1]
+    def _submodules(self, store: ObjectStore, tree: bytes) -> list[tuple[Submodule, bytes]]:
+        """Return the entries of a tree's `.gitmodules` for which there is a submodule, with the commit it is at."""
+        with ObjectReader(store, max_bytes=_MAX_BYTES) as reader:
+            kind, oid = self._entries(reader, tree, [_MODULES]).get(_MODULES, (0, b""))
+            if kind != stat.S_IFREG:
+                return []
+            content = reader.read(oid, BLOB)
+            self._bytes += len(content)
+            if self._bytes > _MODULES_BYTES:
+                raise TreeError(f"all .gitmodules have more than {_MODULES_BYTES} bytes", "leave some submodules out")
+            modules = read_gitmodules(content)
+            there = self._entries(reader, tree, modules)
+        return [
+            (modules[path], oid) for path, (kind, oid) in sorted(there.items()) if path in modules and kind == GITLINK
+        ]
 
-
-def _entry(reader: ObjectReader, tree: bytes, path: bytes) -> tuple[int, bytes] | None:
-    """Return mode and id (hex) of what is at a path of a tree; None where nothing is."""
-    mode, oid = DIRECTORY, tree
-    for name in path.split(b"/"):
-        if mode != DIRECTORY:
-            return None
-        here = next((row for row in parsed_tree(reader, oid, path) if row[0] == name), None)
-        if here is None:
-            return None
-        mode, oid = here[1], here[2]
-    return mode, oid
+    def _entries(self, reader: ObjectReader, tree: bytes, paths: Iterable[bytes]) -> dict[bytes, tuple[int, bytes]]:
+        """Return kind and id (hex) of what is at some paths of a tree, and on the way to them."""
+        wanted: dict[bytes, set[bytes]] = {b"": set()}
+        for path in paths:
+            above = path
+            while above:
+                above, _, name = above.rpartition(b"/")
+                wanted.setdefault(above, set()).add(name)
+        found = {b"": (DIRECTORY, tree)}
+        for directory in sorted(wanted):  # parents first
+            kind, oid = found.get(directory, (0, b""))
+            if kind != DIRECTORY:
+                continue
+            rows = parsed_tree(reader, oid, directory)
+            self._rows += len(rows)
+            if self._rows > _MOST_ROWS:
+                raise TreeError(f"there are more than {_MOST_ROWS} entries beside the submodules", "leave some out")
+            prefix = directory + b"/" if directory else b""
+            found |= {prefix + name: (stat.S_IFMT(mode), sha) for name, mode, sha in rows if name in wanted[directory]}
+        return found
 
 
 def _all_missing(missing: tuple[MissingSubmodule, ...]) -> SubmoduleMissing:
@@ -283,7 +319,9 @@ def _all_missing(missing: tuple[MissingSubmodule, ...]) -> SubmoduleMissing:
     more = f"; and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
     remedy = "fetch that mirror, and push the commit to a branch of its origin"
     if any(each.repo is None for each in missing):
-        remedy = "name their repositories in [submodules]"
+        remedy = "name their repositories in [submodules], or give --submodule"
+    elif any(each.too_deep for each in missing):
+        remedy = "raise submodule_depth if the repositories are to be trusted"
     return SubmoduleMissing(f"submodules are missing: {'; '.join(lines)}{more}", remedy)
 
 

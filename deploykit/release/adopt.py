@@ -22,21 +22,29 @@ from typing import Final
 import attrs
 
 from deploykit.errors import PreflightRefused, ReleaseError
-from deploykit.release.adoption import Adoption, kind_of, read_adoption
-from deploykit.release.adoptsteps import is_moved, links_leading_out, point, say, whole_path
+from deploykit.release.adoptable import check_place, paths_to_share
+from deploykit.release.adoption import Adoption, kind_of
+from deploykit.release.adoptsteps import (
+    is_moved,
+    links_leading_out,
+    point,
+    say,
+    share,
+    take_back_shared,
+    whole_path,
+)
 from deploykit.release.build import remove
 from deploykit.release.environment import rules_of
-from deploykit.release.livefiles import Entries, LiveFiles, compare_with, manifest_of
-from deploykit.release.model import Operation, Release
-from deploykit.release.preflight import resolve_commit
+from deploykit.release.livefiles import Entries, LiveFiles, compare_with, manifest_of, only_in
+from deploykit.release.model import Operation, Release, ReleaseVersion
 from deploykit.release.requests import Allowances
+from deploykit.release.resolve import resolve_commit
 from deploykit.release.site import Site, release_name
 from deploykit.release.source import TreeSource
 from deploykit.release.state import SiteRecord
-from deploykit.release.steps import tag_of, timestamp
+from deploykit.release.steps import timestamp
 from deploykit.system.durable import replace_file, sync_directory
 from deploykit.system.exchange import exchange
-from deploykit.system.ownership import OthersCanChange, check_owned
 from deploykit.trees import list_tree, read_link
 from deploykit.trees.copying import copy_across
 from deploykit.trees.entries import GITLINK
@@ -58,6 +66,21 @@ class Adopted:
     files: LiveFiles
 
 
+@attrs.frozen(kw_only=True, slots=True)
+class Undone:
+    """What the way back did.
+
+    Args:
+        adoption: what was undone.
+        kept: where the copy of a directory elsewhere is, if something was written into it; else None.
+        written: what that was: paths in it.
+    """
+
+    adoption: Adoption
+    kept: Path | None = None
+    written: tuple[str, ...] = ()
+
+
 class Adopter:
     """Adopts one directory for one site.
 
@@ -68,8 +91,16 @@ class Adopter:
 
     def __init__(self, site: Site, place: Path) -> None:
         self._site = site
-        self._place = Path(os.path.abspath(place))  # noqa: PTH100 -- resolve() would walk through it
-        self._record_file = site.private / "adoption.json"
+        place = Path(os.path.abspath(place))  # noqa: PTH100 -- resolve() would walk through it
+        self._place = Path(os.path.realpath(place.parent)) / place.name
+        self._is_current = self._place == Path(os.path.realpath(site.path)) / "current"
+
+    @property
+    def clone(self) -> Path | None:
+        """Where the repository is, if the directory is a clone, also where an adoption moved it by now."""
+        plan = self._site.adoption()
+        moved = [self._git_of(plan)] if plan is not None and plan.place == str(self._place) else []
+        return next((path for path in (self._place / ".git", *moved) if path.is_dir()), None)
 
     # -- adopting ----------------------------------------------------------------------------------------------------
 
@@ -98,87 +129,60 @@ class Adopter:
         found = self._look(plan, entries)
         self._site.set_up(adopting=True)
         with self._site.locked():
-            before = self._recorded()
-            if before is None and self._site.exists():
-                raise PreflightRefused(f"there is a site at {self._site.path} already", "deploy to it")
+            before = self._site.adoption()
             plan = before or plan
+            if self._site.exists() and not self._is_recorded(plan, before):
+                raise self._is_there()
             try:
                 if before is None:
                     self._save(plan)
-                self._carry_out(plan)
-                self._finish(attrs.evolve(plan, done=True), entries, requested_by)
+                if not self._site.exists():
+                    self._carry_out(plan)
+                    self._write_down(plan, entries, requested_by)
+                self._save(attrs.evolve(plan, done=True))
             except OSError as error:
                 raise ReleaseError(
                     f"the adoption of {self._place} stopped half-way: {error.strerror} ({error.filename})", _WAY_OUT
                 ) from error
         return attrs.evolve(found, adoption=attrs.evolve(plan, done=True))
 
+    def _is_recorded(self, plan: Adoption, before: Adoption | None) -> bool:
+        """Return whether all that is missing of an adoption is that it is marked as done."""
+        return before is not None and not before.done and self._site.recorded().get(plan.release) is not None
+
+    def _is_there(self) -> PreflightRefused:
+        return PreflightRefused(f"there is a site at {self._site.path} already", "deploy to it")
+
     def _plan(self, source: TreeSource | None, ref: str, commit: str) -> Adoption:
-        known = self._recorded()
+        known = self._site.adoption()
         if known is not None and Path(known.place) != self._place:
             raise PreflightRefused(f"the site adopted {known.place} before", "undo that first (--undo)")
         if known is not None and not known.done:
             return known
         if self._site.exists():
-            raise PreflightRefused(f"there is a site at {self._site.path} already", "deploy to it")
+            raise self._is_there()
         link = read_link(self._place)
-        kind = kind_of(self._place, self._site.path, link=link, is_directory=self._place.is_dir())
-        self._check_place(kind)
+        target = Path(os.path.realpath(self._place)) if self._place.is_dir() else None
+        kind = kind_of(self._place, Path(os.path.realpath(self._site.path)), link=link, target=target)
         found = resolve_commit(source, ref, commit, Allowances()) if source is not None else None
         full, oid = (found.ref or ref, str(found.commit)) if found is not None else ("", "")
-        name = Path(link or "").name if kind == "standing" else release_name(1, tag_of(full, oid) or "adopted", oid)
+        name = release_name(1, ReleaseVersion(ref=full, commit=oid).tag or "adopted", oid).rstrip("-")
+        if kind == "standing" and target is not None:
+            name = target.name
+        check_place(self._site, self._place, kind, name)
         with self._opened() as fd:
             return Adoption(
                 kind=kind,
                 place=str(self._place),
-                release=name.rstrip("-"),
+                release=name,
                 link=link or "",
                 ref=full,
                 commit=oid,
                 tree=str(found.tree) if found is not None else "",
                 rewritten=dict(links_leading_out(fd)) if kind in ("directory", "current") else {},
-                shared=self._to_share(kind),
+                shared=paths_to_share(self._site, self._place, kind),
                 git=kind != "standing" and (self._place / ".git").exists(),
             )
-
-    def _check_place(self, kind: str) -> None:
-        """Refuse a place where others could swap what root moves, and one that cannot be exchanged.
-
-        Raises:
-            PreflightRefused: the remedy names the directory.
-        """
-        if os.geteuid() == 0:
-            try:
-                check_owned(self._place.parent, frozenset({0}))
-            except OthersCanChange as found:
-                raise PreflightRefused(
-                    f"{self._place} is not safe to move: others can change {found.place}: {found.why}", found.remedy
-                ) from None
-        above = next(path for path in (self._site.path, *self._site.path.parents) if path.exists())
-        if kind in ("directory", "current") and above.stat().st_dev != self._place.stat().st_dev:
-            raise PreflightRefused(
-                f"{self._place} is on another file system than {above}, where the site is to be",
-                "give a --site on the same one: a directory in use is moved by one exchange of names",
-            )
-
-    def _to_share(self, kind: str) -> tuple[str, ...]:
-        """Return the shared paths that are in the directory and not in `shared/` yet."""
-        found = []
-        for text in self._site.settings.shared:
-            path = text.rstrip("/")
-            inside = self._place / path
-            if inside.is_symlink() or not inside.exists():
-                continue
-            if os.path.lexists(self._site.shared_dir / path):
-                raise PreflightRefused(
-                    f"{inside} and {self._site.shared_dir / path} are both there", "move one of them away"
-                )
-            if kind != "linked" and inside.stat().st_dev != self._place.stat().st_dev:
-                raise PreflightRefused(
-                    f"{inside} is on another file system", "mount it at its place in shared/, and link it here"
-                )
-            found.append(path)
-        return tuple(found)
 
     # -- steps -------------------------------------------------------------------------------------------------------
 
@@ -189,13 +193,17 @@ class Adopter:
             if not is_moved(release):
                 self._copy(release)
             point(site.current_link, f"releases/{plan.release}")
-            point(self._place, str(site.current_link))
-        elif plan.kind != "standing" and not is_moved(release):
+            if not self._is_current:
+                point(self._place, str(site.current_link))
+        elif plan.kind == "standing":
+            if site.live_name() != plan.release:  # it leads there by another way than the site's own
+                point(site.current_link, f"releases/{plan.release}")
+        elif not is_moved(release):
             for path, text in plan.rewritten.items():
-                say(self._place, path, whole_path(self._place, path, text), site.building)
+                say(self._place, path, text, whole_path(self._place, path, text), site.building)
             self._exchange_with(release, plan)
         for path in plan.shared:
-            self._share(release, path)
+            share(site, release, path)
         if plan.git and os.path.lexists(release / ".git"):
             (release / ".git").rename(self._git_of(plan))
         sync_directory(release)
@@ -211,9 +219,9 @@ class Adopter:
         try:
             exchange(self._place, release)
         except OSError as error:
-            if error.errno in (errno.EINVAL, errno.ENOSYS):
+            if error.errno in (errno.EINVAL, errno.ENOSYS, errno.EXDEV, errno.EBUSY):
                 raise ReleaseError(
-                    f"{self._place} cannot be moved without a gap: its file system cannot exchange two names",
+                    f"{self._place} cannot be moved without a gap, by an exchange of two names: {error.strerror}",
                     f"undo it (--undo); then mv {self._place} away when nobody needs it, and deploy",
                 ) from error
             raise
@@ -231,32 +239,21 @@ class Adopter:
             with self._opened(building / release.name) as fd:
                 leading = list(links_leading_out(fd))
             for path, text in leading:
-                say(building / release.name, path, whole_path(target, path, text), building)
+                say(building / release.name, path, text, whole_path(target, path, text), building)
         finally:
             os.close(source)
             os.close(there)
         (building / release.name).rename(release)
         sync_directory(release.parent)
 
-    def _share(self, release: Path, path: str) -> None:
-        """Exchange a shared path of the release with a symlink that was prepared in `shared/`."""
-        inside, there = release / path, self._site.shared_dir / path
-        if inside.is_symlink():
-            return
-        there.parent.mkdir(parents=True, exist_ok=True)
-        point(there, "../" * (path.count("/") + 2) + "shared/" + path)
-        exchange(inside, there)
-        sync_directory(inside.parent)
-        sync_directory(there.parent)
-
-    def _finish(self, plan: Adoption, entries: Entries, requested_by: str) -> None:
+    def _write_down(self, plan: Adoption, entries: Entries, requested_by: str) -> None:
         """Write down the release as it is now."""
         site, now = self._site, timestamp(datetime.now(UTC))
         release = site.release_path(plan.release)
         with self._opened(release) as fd:
             manifest = manifest_of(fd, entries, plan.tree)
         manifest.save(site.manifest_file(plan.release), durable=site.settings.durable)
-        tag = tag_of(plan.ref, plan.commit) or "adopted"
+        tag = ReleaseVersion(ref=plan.ref, commit=plan.commit).tag or "adopted"
         made = Release(
             seq=1, name=plan.release, ref=plan.ref, tag=tag, commit=plan.commit, tree=plan.tree, status="good",
             created=now, activated=now, requested_by=requested_by, detail=f"adopted from {plan.place}",
@@ -266,11 +263,10 @@ class Adopter:
             started=now, finished=now, outcome="success", detail=made.detail,
         )  # fmt: skip
         site.save(SiteRecord().with_release(made).with_operation(done))
-        self._save(plan)
 
     # -- undoing -----------------------------------------------------------------------------------------------------
 
-    def undo(self) -> Adoption:
+    def undo(self) -> Undone:
         """Put the directory back where it was, also after an adoption that was cut off.
 
         A reader that has read the symlink and not yet followed it when the directory takes its place again finds that
@@ -279,51 +275,66 @@ class Adopter:
         Raises:
             DeploykitError: nothing was adopted here, or there were deploys since.
         """
+        nothing = PreflightRefused(f"{self._place} was not adopted by {self._site.path}", "check the paths")
+        if self._site.adoption() is None:
+            raise nothing
         with self._site.locked():
-            plan = self._recorded()
+            plan = self._site.adoption()
             if plan is None or Path(plan.place) != self._place:
-                raise PreflightRefused(f"{self._place} was not adopted by {self._site.path}", "check the paths")
+                raise nothing
             others = [one.name for one in self._site.state().releases if one.name != plan.release]
             if others:
                 raise PreflightRefused(
                     f"there were deploys since: {', '.join(others[:3])}", f"roll back to {plan.release} instead"
                 )
             try:
-                self._take_back(plan)
+                return self._take_back(plan)
             except OSError as error:
                 raise ReleaseError(
                     f"it could not be undone: {error.strerror} ({error.filename})", "repair that, and try again"
                 ) from error
-        return plan
 
-    def _take_back(self, plan: Adoption) -> None:
+    def _take_back(self, plan: Adoption) -> Undone:
         site, release = self._site, self._site.release_path(plan.release)
+        self._save(attrs.evolve(plan, done=False))  # from here on no deploy, until the way is gone to one of its ends
+        for file in (site.state_file, site.manifest_file(plan.release), site.settled_file(plan.release)):
+            file.unlink(missing_ok=True)
+        sync_directory(site.private)
         if plan.git and os.path.lexists(self._git_of(plan)):
             self._git_of(plan).rename(release / ".git")
         for path in plan.shared:
-            there = site.shared_dir / path
-            if (release / path).is_symlink() and os.path.lexists(there) and not there.is_symlink():
-                exchange(release / path, there)
-            if there.is_symlink():
-                there.unlink()
+            take_back_shared(site, release, path)
         if plan.kind in ("directory", "current"):
             if is_moved(release):
                 exchange(self._place, release)
             if release.is_symlink():
                 release.unlink()
             for path, text in plan.rewritten.items():
-                say(self._place, path, text, site.building)
-        elif plan.kind == "linked":
+                say(self._place, path, whole_path(self._place, path, text), text, site.building)
+        else:
             point(self._place, plan.link)
-        if plan.kind in ("directory", "linked"):
-            site.current_link.unlink(missing_ok=True)
+        if plan.kind in ("directory", "linked") and not self._is_current and site.current_link.is_symlink():
+            site.current_link.unlink()
         sync_directory(self._place.parent)
-        if plan.kind == "linked":
-            remove(site.releases_dir, plan.release)
-        for file in (site.state_file, site.manifest_file(plan.release), site.settled_file(plan.release)):
-            file.unlink(missing_ok=True)
-        self._record_file.unlink()
+        done = self._put_away(plan, release) if plan.kind == "linked" else Undone(adoption=plan)
+        site.adoption_file.unlink()
         sync_directory(site.private)
+        return done
+
+    def _put_away(self, plan: Adoption, copy: Path) -> Undone:
+        """Remove the copy of a directory elsewhere; keep it where something was written into it that is only there."""
+        if not is_moved(copy):
+            return Undone(adoption=plan)
+        with self._opened(copy) as fd, self._opened() as original:
+            written = only_in(fd, original)
+        if not written:
+            remove(copy.parent, copy.name)
+            return Undone(adoption=plan)
+        kept = next(
+            path for n in range(1, 1000) if not (path := self._site.private / f"{copy.name}.undone-{n}").exists()
+        )
+        copy.rename(kept)
+        return Undone(adoption=plan, kept=kept, written=written)
 
     # -- helpers -----------------------------------------------------------------------------------------------------
 
@@ -337,7 +348,8 @@ class Adopter:
             return Adopted(adoption=plan, files=LiveFiles(count=found.count))
         hidden = tuple(f"{path}/" for path in plan.shared)
         missing = tuple(path for path in found.missing if not path.startswith(hidden))
-        return Adopted(adoption=plan, files=attrs.evolve(found, missing=missing))
+        added = tuple(path for path in found.added if path not in plan.shared)  # by now a symlink
+        return Adopted(adoption=plan, files=attrs.evolve(found, missing=missing, added=added))
 
     def _entries(self, plan: Adoption, source: TreeSource | None) -> Entries:
         """Return path -> (mode, id) of the commit's files; empty where none is known."""
@@ -356,15 +368,8 @@ class Adopter:
         finally:
             os.close(fd)
 
-    def _recorded(self) -> Adoption | None:
-        try:
-            content = self._record_file.read_bytes()
-        except FileNotFoundError:
-            return None
-        return read_adoption(content, self._record_file)
-
     def _save(self, plan: Adoption) -> None:
-        replace_file(self._record_file, plan.to_bytes(), mode=0o640, durable=self._site.settings.durable)
+        replace_file(self._site.adoption_file, plan.to_bytes(), mode=0o640, durable=self._site.settings.durable)
 
     def _git_of(self, plan: Adoption) -> Path:
         return self._site.private / f"{plan.release}.git"

@@ -4,7 +4,8 @@ Values and decisions only; `release/adopt.py` carries them out.
 
     directory   DIR is a real directory: it becomes the release, and DIR a symlink to `current`, in one exchange
     current     the same where DIR is the site's own `current`
-    linked      DIR is a symlink to a directory elsewhere: that is copied, and DIR is then a symlink to `current`
+    linked      DIR is a symlink to a directory elsewhere: that is copied, and DIR is then a symlink to `current`; or
+                DIR is the site's own `current`, and then a symlink to the copy
     standing    DIR is the site's `current`, a symlink to a directory in `releases/`: nothing moves
 """
 
@@ -76,33 +77,33 @@ def read_adoption(content: bytes, path: Path) -> Adoption:
         ) from error
 
 
-def kind_of(place: Path, site: Path, *, link: str | None, is_directory: bool) -> Kind:
+def kind_of(place: Path, site: Path, *, link: str | None, target: Path | None) -> Kind:
     """Return what a live directory is to a site.
 
     Args:
-        place: of the directory, absolute.
-        site: the site's directory, absolute.
+        place: of the directory: absolute, the way to it without symlinks.
+        site: the site's directory, likewise.
         link: what `place` says where it is a symlink.
-        is_directory: it is one, or leads to one.
+        target: the directory that it is or leads to, without symlinks; None where it is or leads to none.
 
     Raises:
         PreflightRefused: it cannot be adopted.
     """
     current = site / "current"
-    if not is_directory:
+    if target is None:
         raise PreflightRefused(f"{place} is no directory, nor a symlink to one", "give the directory that is live")
-    if link is None:
-        if place == current:
-            return "current"
-        if site == place or site.is_relative_to(place):
-            raise PreflightRefused(
-                f"the site {site} would be inside {place}, which is to become a release of it",
-                "give another --site, beside it",
-            )
-        return "directory"
-    if place == current and (site / link).parent in (site / "releases", site.resolve() / "releases"):
+    if place != current and place.is_relative_to(site) and place != site:
+        raise PreflightRefused(f"{place} is inside the site {site}", f"give {current}, or another --site")
+    if link is not None and place == current and target.parent == site / "releases":
         return "standing"
-    return "linked"
+    if site.is_relative_to(target):
+        raise PreflightRefused(
+            f"the site {site} would be inside {target}, which is to become a release of it",
+            "give another --site, beside it",
+        )
+    if link is not None:
+        return "linked"
+    return "current" if place == current else "directory"
 
 
 def leads_out(path: str, target: str) -> bool:

@@ -18,9 +18,9 @@ from deploykit.git.objectformat import blob_id
 from deploykit.mirror.lfs.needs import lfs_places
 from deploykit.names import ObjectId
 from deploykit.release.environment import Environment
-from deploykit.release.model import Release
+from deploykit.release.model import Release, ReleaseVersion
 from deploykit.release.site import Site
-from deploykit.release.source import ResolvedTree, TreeSource, mounts_of, recall
+from deploykit.release.source import ResolvedTree, TreeSource, mounts_of, parts_of, recall
 from deploykit.system.durable import sync_filesystem
 from deploykit.trees import CannotPatch, Manifest, WriteOptions, patch_tree, retake_manifest, write_tree
 from deploykit.trees.copying import copy_across
@@ -34,6 +34,7 @@ _log = logging.getLogger(__name__)
 _FILE: Final = 0o100644
 _LINK: Final = 0o120000
 REVISION: Final = ".deploykit/REVISION"
+PARTS: Final = ".deploykit/PARTS"
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -72,7 +73,7 @@ def export(
         owner=environment.owner,
         outside=frozenset(os.fsencode(p.rstrip("/")) for p in site.settings.shared),
         fingerprint=fingerprint_with(environment.fingerprint, mounts, lfs),
-        commit=found.commit,
+        commit="" if parts_of(found) else found.commit,
         mounts=mounts,
         lfs=lfs,
         tick=final,
@@ -107,7 +108,7 @@ def _recycle(
     try:
         manifest = site.manifest(spare.name)
         site.release_path(spare.name).rename(building)
-        recall(source, spare.commit)
+        recall(source, spare)
         done = patch_tree(
             source.store, tree, building, manifest, environment.rules, options, paranoid=site.settings.paranoid
         )
@@ -197,13 +198,15 @@ def _move(name: str, at: int, there: int, *, durable: bool) -> None:
         copy_across(name, at, there, durable=durable)
 
 
-def finalize(site: Site, name: str, manifest: Manifest, environment: Environment, *, tag: str, commit: str) -> Manifest:
-    """Write TAG and REVISION for people, and return the manifest of the finished release.
+def finalize(site: Site, name: str, manifest: Manifest, environment: Environment, version: ReleaseVersion) -> Manifest:
+    """Write TAG and REVISION for people, PARTS where there are some, and return the manifest of the finished release.
 
     A file of that name in the tree stays as it is.
     """
     ours = {manifest.paths[at]: at for at, mode in enumerate(manifest.numbers[MODE::WIDTH]) if mode > OURS}
-    files = {"TAG": f"Tag: {tag}\n", REVISION: f"{commit}\n"}
+    files = {"TAG": f"Tag: {version.tag}\n", REVISION: f"{version.commit}\n"}
+    if version.parts:
+        files[PARTS] = "".join(f"{part.repo} {part.ref} {part.commit} {part.path}\n" for part in version.parts)
     rows = ManifestRows.without(manifest, {ours[p] for p in files if p in ours})
     if site.settings.state_files:
         tracked = set(manifest.paths).difference(ours)

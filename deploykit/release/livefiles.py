@@ -37,14 +37,24 @@ class LiveFiles:
 
 
 def walk(fd: int, where: str = "") -> Iterator[tuple[str, os.stat_result, int, str]]:
-    """Yield path, `lstat`, directory and name of everything below an open directory, but for its `.git`."""
+    """Yield path, `lstat`, directory and name of everything below an open directory, but for its `.git`.
+
+    The directory is in use: what is gone when it is looked at is not there.
+    """
     with os.scandir(fd) as found:
-        entries = sorted((e.name, e.stat(follow_symlinks=False)) for e in found if where or e.name != ".git")
-    for name, seen in entries:
+        names = sorted(e.name for e in found if where or e.name != ".git")
+    for name in names:
+        try:
+            seen = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except FileNotFoundError:
+            continue
         path = f"{where}/{name}" if where else name
         yield path, seen, fd, name
         if stat.S_ISDIR(seen.st_mode):
-            below = open_directory(name, fd)
+            try:
+                below = open_directory(name, fd)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
             try:
                 yield from walk(below, path)
             finally:
@@ -83,9 +93,30 @@ def manifest_of(fd: int, entries: Entries, tree: str) -> Manifest:
     return rows.finish(tree=tree, fingerprint="adopted", device=os.fstat(fd).st_dev, taken_ns=next_tick())
 
 
+def only_in(fd: int, other: int) -> tuple[str, ...]:
+    """Return the files below an open directory that another one does not have, or has from another time or size.
+
+    A symlink counts as the same where there is a symlink.
+    """
+    known = {path: seen for path, seen, _, _ in walk(other)}
+    return tuple(path for path, seen, _, _ in walk(fd) if not _alike(seen, known.get(path)))
+
+
+def _alike(one: os.stat_result, other: os.stat_result | None) -> bool:
+    if other is None or stat.S_IFMT(one.st_mode) != stat.S_IFMT(other.st_mode):
+        return False
+    return not stat.S_ISREG(one.st_mode) or (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
+
+
 def is_as_stored(name: str, at: int, seen: os.stat_result, mode: int, oid: str) -> bool:
-    """Return whether a file or symlink on disk is what a tree's entry says."""
-    wanted = bytes.fromhex(oid)
+    """Return whether a file or symlink on disk is what a tree's entry says; one that is gone by now is not."""
+    try:
+        return _is_as_stored(name, at, seen, mode, bytes.fromhex(oid))
+    except FileNotFoundError:
+        return False
+
+
+def _is_as_stored(name: str, at: int, seen: os.stat_result, mode: int, wanted: bytes) -> bool:
     if stat.S_ISLNK(seen.st_mode):
         return stat.S_ISLNK(mode) and blob_id(os.fsencode(os.readlink(name, dir_fd=at)), len(wanted)) == wanted
     if not stat.S_ISREG(seen.st_mode) or not stat.S_ISREG(mode) or bool(seen.st_mode & 0o100) != bool(mode & 0o100):

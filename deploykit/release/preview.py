@@ -10,21 +10,43 @@ import attrs
 
 from deploykit.errors import TreeError
 from deploykit.mirror.lfs.needs import lfs_places
-from deploykit.names import ObjectId
+from deploykit.names import ObjectId, RefName
 from deploykit.release import preflight
 from deploykit.release.environment import Environment
-from deploykit.release.model import STEPS, Release
+from deploykit.release.model import STEPS, Release, ReleasePart
 from deploykit.release.ondisk import damage, is_live
 from deploykit.release.plan import plan_deploy
-from deploykit.release.requests import Allowances
+from deploykit.release.requests import DeployRequest
+from deploykit.release.resolve import resolve_request, version_of
 from deploykit.release.site import Site, release_name
 from deploykit.release.source import ResolvedTree, TreeSource, mounts_of, recall
-from deploykit.release.steps import tag_of
 from deploykit.system.boottime import boot_time
 from deploykit.trees import TreeEntry, check_link, list_changes, list_tree
 from deploykit.trees.graft import fingerprint_with
 
 _SUBMODULE: Final = 0o160000
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class PartPreview:
+    """What a deploy would do to the files of one of a site's repositories.
+
+    Args:
+        path: its subdirectory of the release.
+        ref, commit: what would be deployed; empty where it is none of the site's repositories any more.
+        live_ref, live_commit: what is live; empty where nothing of it is.
+        added, changed, removed: how many files.
+    """
+
+    repo: str
+    path: str
+    ref: str = ""
+    commit: str = ""
+    live_ref: str = ""
+    live_commit: str = ""
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -34,11 +56,12 @@ class Preview:
     Args:
         release: the name the new release would get; that of the live one when there is nothing to do.
         previous: the live release, or empty.
-        commit, tag: what would be deployed.
+        commit, tag: what would be deployed; of several repositories their id, and their tags or branches.
         nothing_to_do: it is live already.
         build: `fresh`, or the release that would be recycled; that of `release` itself where it is prepared.
         steps: in order; scripts only where there are some.
         added, changed, removed: paths, compared with the live release's tree.
+        parts: the same for each of several repositories.
         warning: what is worth knowing, or empty.
     """
 
@@ -52,24 +75,12 @@ class Preview:
     added: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
+    parts: tuple[PartPreview, ...] = ()
     warning: str = ""
 
 
-def preview(
-    site: Site,
-    source: TreeSource,
-    ref: str,
-    commit: str,
-    allow: Allowances,
-    *,
-    again: bool = False,
-    activate: bool = True,
-) -> Preview:
-    """Return what a deploy would do.
-
-    Args:
-        again: make a new release although this one is live, or prepared, already.
-        activate: all of it; else all but the switch.
+def preview(site: Site, source: TreeSource, request: DeployRequest) -> Preview:
+    """Return what a deploy, or a preparation, would do.
 
     Raises:
         DeploykitError: what it would be refused for.
@@ -79,13 +90,13 @@ def preview(
     state = site.state()
     live = site.resolved_name()
     here = state.get(site.live_name())
-    found = preflight.resolve_commit(source, ref, commit, allow)
-    full = found.ref or ref
-    tag = tag_of(full, found.commit)
-    if not again and is_live(site, state, full, found.commit):
+    found = resolve_request(source, request, here)
+    version, activate = version_of(found, request.ref), request.phase != "prepare"
+    tag = version.tag
+    if not request.again and is_live(site, state, version):
         return Preview(release=live, previous=live, commit=found.commit, tag=tag, nothing_to_do=True)
-    preflight.check_not_older(source, here, found.commit, allow, site.settings)
-    environment, warning = preflight.check_all(source, found, site, allow)
+    preflight.check_not_older(source, here, version, request.allow, site.settings)
+    environment, warning = preflight.check_all(source, found, site, request.allow)
     plan = plan_deploy(
         state,
         live,
@@ -96,8 +107,8 @@ def preview(
         activate=activate,
     )
     name, build, steps = release_name(plan.seq, tag, found.commit), "fresh", plan.steps
-    prepared = None if again or not activate else state.prepared(full, found.commit)
-    if prepared is not None and not damage(site, prepared.name):
+    prepared = None if request.again or not activate else state.prepared(version.ref, version.commit)
+    if prepared is not None and prepared.version == version and not damage(site, prepared.name):
         name = build = prepared.name
         steps = tuple(s for s in steps if s not in STEPS[: STEPS.index("activate")])
     elif plan.recycle is not None:
@@ -111,7 +122,7 @@ def preview(
             added, changed, removed = _differences(site, source, here, found, entries, environment)
         except TreeError as error:
             warning = warning or f"all files count as added: {error.problem}"
-    return Preview(
+    result = Preview(
         release=name,
         previous=live,
         commit=found.commit,
@@ -123,6 +134,35 @@ def preview(
         removed=tuple(sorted(map(os.fsdecode, removed))),
         warning=warning,
     )
+    return attrs.evolve(result, parts=_parts(result, version.parts, here.parts if live and here is not None else ()))
+
+
+def _parts(whole: Preview, parts: tuple[ReleasePart, ...], live: tuple[ReleasePart, ...]) -> tuple[PartPreview, ...]:
+    """Return what happens to each repository: those that would be deployed, and those that would go."""
+    before = {part.repo: part for part in live}
+    gone = [attrs.evolve(part, ref=RefName(""), commit=ObjectId("")) for part in live]
+    after = {part.repo: part for part in (*gone, *parts)} if parts else {}
+
+    def inside(paths: tuple[str, ...], *places: str) -> int:
+        return sum(path.startswith(tuple(f"{place}/" for place in places)) for path in paths)
+
+    found = []
+    for repo, part in sorted(after.items()):
+        was = before.get(repo)
+        found.append(
+            PartPreview(
+                repo=repo,
+                path=part.path,
+                ref=part.ref,
+                commit=part.commit,
+                live_ref=was.ref if was is not None else "",
+                live_commit=was.commit if was is not None else "",
+                added=inside(whole.added, part.path),
+                changed=inside(whole.changed, part.path),
+                removed=inside(whole.removed, part.path, was.path if was is not None else part.path),
+            )
+        )
+    return tuple(found)
 
 
 def _differences(
@@ -141,7 +181,7 @@ def _differences(
     manifest = site.manifest(live.name)
     mounts = mounts_of(found)
     if manifest.fingerprint == fingerprint_with(environment.fingerprint, mounts, lfs_places(source, mounts)):
-        recall(source, live.commit)
+        recall(source, live)
         with contextlib.suppress(TreeError):  # its tree is not in the mirror any more
             diff = list_changes(source.store, ObjectId(live.tree), found.tree, environment.rules)
             gone = [*diff.removed, *(d + b"/" for d in diff.removed_directories)]

@@ -94,9 +94,9 @@ class Settings:
         return {chosen.url: repo for repo, chosen in self.repositories.items()} | dict(self.submodules)
 
     @property
-    def site_repos(self) -> Mapping[SiteName, RepoName]:
-        """The repository of each site."""
-        return {name: site.repo for name, site in self.sites.items()}
+    def site_repos(self) -> Mapping[SiteName, tuple[RepoName, ...]]:
+        """The repositories of each site."""
+        return {name: site.repos for name, site in self.sites.items()}
 
     def problems(self) -> tuple[str, ...]:
         """Return what is wrong, each line with its full path; empty when all is well.

@@ -11,6 +11,23 @@ from typing import Final
 _EXCHANGE: Final = 2
 
 
+def mount_of(path: Path) -> tuple[int, int]:
+    """Return the device and the mount that a path is on, symlinks followed: a rename goes only where both are the same.
+
+    A directory that is mounted once more (`mount --bind`) has the same device, and no rename goes there.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        lines = Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
+        number = next((int(line.split(":")[1]) for line in lines if line.startswith("mnt_id:")), 0)
+        return os.fstat(fd).st_dev, number
+    finally:
+        os.close(fd)
+
+
 def exchange(one: Path, other: Path) -> None:
     """Exchange what two names of one file system stand for, whatever it is; symlinks are not followed.
 

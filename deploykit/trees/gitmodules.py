@@ -16,6 +16,9 @@ from deploykit.trees.names import shown
 
 _MAX_BYTES: Final = 256 << 10
 _MOST: Final = 1000
+#: Bytes of a path, and directories in it. No tree that may be written has more.
+_MAX_PATH: Final = 4000
+_MAX_DEPTH: Final = 200
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -29,10 +32,12 @@ class Submodule:
 def read_gitmodules(content: bytes) -> dict[bytes, Submodule]:
     """Return the submodules by their paths.
 
-    An entry without a path or an address counts for nothing, as for git. Other keys (`update`, `branch`) are not read.
+    An entry without a path or an address, or with `..` in its name, counts for nothing, as for git. Other keys
+    (`update`, `branch`) are not read.
 
     Raises:
-        TreeError: it is too large, cannot be parsed, or says two things of one path.
+        TreeError: it is too large, cannot be parsed, or says two things of one path. The text quotes nothing of it but
+            paths: an address may hold a password.
     """
     if len(content) > _MAX_BYTES:
         raise TreeError(f".gitmodules has {len(content)} bytes; {_MAX_BYTES} are allowed", "correct the repository")
@@ -40,21 +45,30 @@ def read_gitmodules(content: bytes) -> dict[bytes, Submodule]:
         config = ConfigFile.from_file(io.BytesIO(content), expand_includes=False)
         sections = [name for name in config.sections() if len(name) == 2 and name[0].lower() == b"submodule"]
     except (ValueError, IndexError, KeyError, AssertionError, RecursionError) as error:
-        raise TreeError(f".gitmodules cannot be parsed: {error}", "correct the repository") from error
+        raise TreeError(
+            f".gitmodules cannot be parsed ({type(error).__name__})", "see `git config -f .gitmodules --list`"
+        ) from None
     found: dict[bytes, Submodule] = {}
     for name in sections:
         try:
             path, url = config.get(name, b"path"), config.get(name, b"url")
         except KeyError:
             continue
-        if not path or not url:
+        if not path or not url or not _is_name(name[1]):
             continue
+        if len(path) > _MAX_PATH or path.count(b"/") > _MAX_DEPTH:
+            raise TreeError(f".gitmodules has a path of {len(path)} bytes: {shown(path)}", "correct the repository")
         entry = Submodule(path=path.rstrip(b"/"), url=_text(url))
         if found.setdefault(entry.path, entry) != entry:
             raise TreeError(f".gitmodules names two addresses for {shown(entry.path)}", "keep one of them")
         if len(found) > _MOST:
             raise TreeError(f".gitmodules names more than {_MOST} submodules", "correct the repository")
     return found
+
+
+def _is_name(name: bytes) -> bool:
+    """Return whether git takes the name of a submodule: it makes a directory of it."""
+    return bool(name) and b".." not in name.replace(b"\\", b"/").split(b"/")
 
 
 def _text(url: bytes) -> str:

@@ -5,6 +5,7 @@ only; no file is touched.
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -90,14 +91,17 @@ def _nested(grafts: Mapping[bytes, bytes]) -> _Nested:
 def _graft(store: ComposedStore, reader: ObjectReader, tree: bytes, grafts: _Nested, path: bytes) -> bytes:
     if not grafts:
         return tree or store.keep_tree(b"")
-    rows = {row[0]: row for row in parsed_tree(reader, tree, path)} if tree else {}
+    listed = parsed_tree(reader, tree, path) if tree else []
+    rows = {row[0]: row for row in listed}
+    if len(rows) != len(listed):
+        raise TreeError(f"{shown(path) or 'the root'} holds one name twice", "check the repository")
     for name, what in grafts.items():
         here = path + b"/" + name if path else name
         if isinstance(what, bytes):
             rows[name] = (name, DIRECTORY, what)
             continue
         there = rows.get(name)
-        if there is not None and there[1] != DIRECTORY:
+        if there is not None and stat.S_IFMT(there[1]) != DIRECTORY:
             raise TreeError(f"{shown(here)} is in the way: it is no directory", "choose another path")
         below = _graft(store, reader, there[2] if there is not None else b"", what, here)
         rows[name] = (name, DIRECTORY, below)
@@ -108,7 +112,7 @@ def serialized(rows: Iterable[Row]) -> bytes:
     """Return a tree's content from its (name, mode, hex id), in git's order."""
 
     def order(row: Row) -> bytes:
-        return row[0] + b"/" if row[1] == DIRECTORY else row[0]
+        return row[0] + b"/" if stat.S_IFMT(row[1]) == DIRECTORY else row[0]
 
     ordered = sorted(rows, key=order)
     return b"".join(b"%o %s\0%s" % (mode, name, bytes.fromhex(oid.decode())) for name, mode, oid in ordered)

@@ -34,13 +34,17 @@ def record_writer(cls: type[Any]) -> Writer:
     defaults = field_types.absent_by_default(cls)
     if not defaults:
         return _some_fields_writer(cls, frozenset())
+    forms = field_types.forms(cls)
 
     @cache
     def without(absent: frozenset[str]) -> Writer:
         return _some_fields_writer(cls, absent)
 
     def write(record: Any) -> str:
-        same = (name for name, default in defaults.items() if getattr(record, name, default) == default)
+        same = {name for name, default in defaults.items() if getattr(record, name, default) == default}
+        for instead, others in forms.items():
+            if instead not in same:
+                same.update(others)
         return without(frozenset(same))(record)
 
     return write
@@ -199,6 +203,8 @@ def problems_of(record: Any, path: str = "") -> list[str]:
     """Return what is wrong with a record that could not be written, each with its path, never with a value."""
     found: list[str] = []
     for field in field_types.fields(record.__class__):
+        if field.unless and getattr(record, field.unless):
+            continue
         found += _value_problems(field.type, getattr(record, field.name), path + field.name)
     never = field_types.never_written(record.__class__)
     found += [f"{path}{name}: is never written to the wire" for name in sorted(never) if getattr(record, name)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, Union, cast, get_args, get_origin
@@ -87,11 +87,18 @@ FieldType: TypeAlias = Leaf | ListOf | Maybe | RecordType
 
 @attrs.frozen(kw_only=True, slots=True)
 class Field:
-    """One field of a record: its name on the wire and in Python, its type, and whether it must be present."""
+    """One field of a record.
+
+    Args:
+        name: on the wire and in Python.
+        required: it must be present.
+        unless: the field beside which it must not be present, and without which it must; empty for none.
+    """
 
     name: str
     type: FieldType
     required: bool
+    unless: str = ""
 
 
 #: Fields that stand outside of a record's own part of the wire: in the envelope, or wherever unknown fields stand.
@@ -109,11 +116,34 @@ def fields(cls: type) -> tuple[Field, ...]:
     """Return the fields of a message or nested class that stand in its `data`, in the order of their definition."""
     attrs.resolve_types(cls)
     elsewhere = ENVELOPE + CARRIED if issubclass(cls, Message) else CARRIED
-    return tuple(
-        Field(name=a.name, type=field_type(a.type), required=a.default is attrs.NOTHING)
-        for a in attrs.fields(cls)
-        if a.name not in elsewhere and not _never(a)
-    )
+    return tuple(_field(a) for a in attrs.fields(cls) if a.name not in elsewhere and not _never(a))
+
+
+def _field(attribute: attrs.Attribute[object]) -> Field:
+    kind, unless = field_type(cast("object", attribute.type)), attribute.metadata.get("unless", "")
+    if unless and isinstance(kind, Maybe):  # None in Python, absent on the wire
+        kind = kind.item
+    return Field(name=attribute.name, type=kind, required=attribute.default is attrs.NOTHING, unless=unless)
+
+
+@per_class
+def forms(cls: type) -> Mapping[str, tuple[str, ...]]:
+    """Return the fields of which exactly one must be present in place of others, and these others."""
+    found: dict[str, tuple[str, ...]] = {}
+    for field in fields(cls):
+        if field.unless:
+            found[field.unless] = (*found.get(field.unless, ()), field.name)
+    return found
+
+
+def form_problems(cls: type, present: Collection[str]) -> list[str]:
+    """Return what is wrong with the choice of fields that are present in a record, each line with its field."""
+    return [
+        f"{name}: not beside {instead}" if instead in present else f"{name}: is missing, and so is {instead}"
+        for instead, others in forms(cls).items()
+        for name in others
+        if (name in present) == (instead in present)
+    ]
 
 
 def envelope_type(name: str) -> FieldType:

@@ -37,8 +37,11 @@ def fields_reader(cls: type[T]) -> Callable[[dict[str, Any], dict[str, Any]], T]
     fields = field_types.fields(cls)
     required = tuple((f.name, value_reader(f.type)) for f in fields if f.required)
     others = tuple((f.name, value_reader(f.type)) for f in fields if not f.required)
+    forms = bool(field_types.forms(cls))
 
     def read(data: dict[str, Any], arguments: dict[str, Any]) -> T:
+        if forms and field_types.form_problems(cls, data):
+            raise MessageError("neither of its forms, or both")
         for name, reader in required:
             arguments[name] = reader(data[name])
         for name, reader in others:

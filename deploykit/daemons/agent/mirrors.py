@@ -302,7 +302,7 @@ class MirrorHandler:
         # Only now they are sure to go out: only then what they name counts as reported.
         self._pending.add(reports)
         self._reported[repo], self._left_out[repo] = reported, known
-        self._submodules.fetched(repo)
+        self._submodules.fetched(repo, moved=isinstance(outcome, FetchResult) and bool(outcome.changes))
 
     def _update_checkouts(
         self, repo: RepoName, mirror: Mirror, held: Mapping[RefName, ObjectId], checkouts: Checkouts, only: Refs

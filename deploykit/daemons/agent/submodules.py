@@ -46,7 +46,7 @@ def lacking(source: SubmoduleSource, name: str) -> frozenset[RepoName]:
     None where the tree itself cannot be read: whoever writes it says why.
     """
     try:
-        return frozenset(each.repo for each in source.missing(name) if each.repo is not None)
+        return frozenset(each.repo for each in source.missing(name) if each.repo is not None and not each.too_deep)
     except DeploykitError:
         return frozenset()
 
@@ -68,6 +68,7 @@ class SubmoduleCheckouts:
         self._fetch = fetch
         self._lock = threading.Lock()
         self._waits: dict[tuple[RepoName, Path | None], frozenset[tuple[RepoName, str]]] = {}
+        self._asked: set[RepoName] = set()
 
     def update(
         self, repo: RepoName, mirror: Mirror, checkouts: Checkouts, only: Collection[RefName] | None
@@ -83,18 +84,31 @@ class SubmoduleCheckouts:
             depth = checkouts.settings.submodule_depth
             source = with_submodules(mirror, self._settings, depth, self._open_mirror, stack)
             result = checkouts.update(source, only)
-        lacking = frozenset((each.repo, each.commit) for each in source.lacked if each.repo is not None)
+        lacking = frozenset(
+            (each.repo, each.commit) for each in source.lacked if each.repo is not None and not each.too_deep
+        )
         with self._lock:
             place = repo, checkouts.settings.target
             new = lacking - self._waits.get(place, frozenset())
             self._waits[place] = lacking
-        for needed in sorted({each for each, _ in new}):
-            self._fetch(needed)
+            needed = {each for each, _ in new}
+            self._asked |= needed
+        for each in sorted(needed):
+            self._fetch(each)
         return result
 
-    def fetched(self, repo: RepoName) -> None:
-        """Have the directories tried again that wait for a mirror that was fetched."""
+    def fetched(self, repo: RepoName, *, moved: bool) -> None:
+        """Have the directories tried again that wait for a mirror that was fetched.
+
+        Only where it can help: two repositories that wait for each other would have each other fetched for ever.
+
+        Args:
+            moved: refs of the mirror did.
+        """
         with self._lock:
+            if not moved and repo not in self._asked:
+                return
+            self._asked.discard(repo)
             waiting = {main for (main, _), lacking in self._waits.items() if any(each == repo for each, _ in lacking)}
         for main in sorted(waiting):
             self._fetch(main)

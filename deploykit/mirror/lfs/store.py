@@ -9,15 +9,16 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from deploykit.errors import MirrorError
 from deploykit.git.lfspointer import LfsPointer
-from deploykit.system.durable import sync_directory, write_all
+from deploykit.system.durable import replace_file, sync_directory, write_all
 
 
 class LfsStore:
@@ -47,6 +48,35 @@ class LfsStore:
             self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
             sync_directory(self.root.parent)
         return IncomingLfsObject(pointer, self._incoming / pointer.oid, self._place(pointer.oid))
+
+    def held(self) -> Iterator[tuple[str, Path, int]]:
+        """Yield name, path and size of what lies in the store."""
+        for path in self._objects.glob("*/*/*"):
+            yield path.name, path, path.lstat().st_size
+
+    def remove(self, path: Path) -> None:
+        """Remove one file. What needed it is looked at again by the next fetch. The caller holds the mirror's lock."""
+        (self.root / "complete").unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove what a killed process left. The caller holds the mirror's lock."""
+        if self._incoming.is_dir():
+            for left in self._incoming.iterdir():
+                left.unlink(missing_ok=True)
+
+    def read_complete(self) -> frozenset[str]:
+        """Return the object ids of refs of which every object was there. It is only memory: without it all are read."""
+        try:
+            return frozenset((self.root / "complete").read_text("ascii", "replace").split())
+        except FileNotFoundError:
+            return frozenset()
+
+    def write_complete(self, ids: Iterable[str]) -> None:
+        """Replace what `read_complete` returns; a full disk is no error here."""
+        with contextlib.suppress(OSError):
+            self.root.mkdir(exist_ok=True)
+            replace_file(self.root / "complete", "".join(f"{oid}\n" for oid in sorted(ids)).encode())
 
     def _place(self, oid: str) -> Path:
         return self._objects / oid[:2] / oid[2:4] / oid

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Final
 
 from deploykit.messages import DeployProgressed, DeployReported, DeployRequested
+from deploykit.messages.site import name_of
 from deploykit.web.projection.cells import Row, clean, micros, packed, unpacked_list
 from deploykit.web.projection.foldhistory import fold_reported
 from deploykit.web.projection.folding import asked_by, at_of, audit, heard_order, know_site, saw_node
@@ -59,7 +60,7 @@ def fold_command(rows: WorkingRows, heard: Heard, message: DeployRequested) -> N
         who=message.requested_by,
         site=message.site,
         rollout=rollout,
-        detail=f"{message.ref.removeprefix('refs/tags/').removeprefix('refs/heads/')} {message.commit[:12]} on {nodes}",
+        detail=f"{name_of(message)} on {nodes}",
     )
     _note_command(rows, heard, message, rollout)
     if not row["ord"]:  # not announced: what is known is what its commands say

@@ -4,34 +4,21 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from deploykit.errors import PreflightRefused
 from deploykit.git.repository import Repository
-from deploykit.release import Site
-from deploykit.release.adopt import Adopter
-from deploykit.settings import SiteSettings
+from tests.support.adopting import FILES, Live, read_all_the_time
 from tests.support.cli import command, run
 from tests.support.disks import small_disk
 from tests.support.killsweep import Run, kill_sweep, sample_size
 from tests.support.needs import needs_root
-from tests.support.releasing import Files, Shop
+from tests.support.power import Disk
 from tests.support.strangers import common_directory
 from tests.support.submodules import files_of
-
-FILES: Files = {
-    "index.html": b"old",
-    "lib/a.php": b"<?php",
-    "uploads/one.jpg": b"1" * 9000,
-    "bin/run": ("100755", b"#!/bin/sh\n"),
-}
-SETTINGS = SiteSettings(shared=("uploads/",), grace=0)
 
 
 @pytest.fixture
@@ -41,114 +28,7 @@ def tmp_path() -> Iterator[Path]:
         yield path
 
 
-class Live:
-    """A directory that readers use, made in one of several ways; the site that is to adopt it."""
-
-    def __init__(self, base: Path, how: str) -> None:
-        self.base, self.how = base, how
-        self.shop = Shop(base, SETTINGS)
-        self.commit = self.shop.commit(FILES)
-        self.place, self.site_path = base / "www" / "shop", base / "sites" / "shop"
-        self.place.parent.mkdir()
-        getattr(self, f"_{how}")()
-        self.site = Site(self.site_path, SETTINGS)
-
-    def _directory(self) -> None:
-        self.shop.repo.checkout(self.commit, self.place)
-
-    def _clone(self) -> None:
-        subprocess.run(["git", "clone", "-q", str(self.shop.repo.path), str(self.place)], check=True)
-
-    def _current(self) -> None:
-        self.site_path = self.place
-        self.place = self.site_path / "current"
-        self.site_path.mkdir()
-        self.shop.repo.checkout(self.commit, self.place)
-
-    def _farm(self) -> None:
-        """Symlinks to other repositories' checkouts, by relative paths."""
-        theme = self.base / "checkouts" / "theme"
-        theme.mkdir(parents=True)
-        (theme / "style.css").write_text("red")
-        self.shop.repo.checkout(self.commit, self.place)
-        (self.place / "theme").symlink_to("../../checkouts/theme")
-        (self.place / "lib" / "deep").symlink_to("../../../checkouts/theme/style.css")
-        (self.place / "lib" / "near").symlink_to("../index.html")
-
-    def _linked(self) -> None:
-        """The original's way: a symlink to a checkout that somebody else keeps."""
-        kept = self.base / "checkouts" / "v1"
-        kept.parent.mkdir()
-        self.shop.repo.checkout(self.commit, kept)
-        (kept / "theme").symlink_to("../v1/lib")
-        self.place.symlink_to(kept)
-
-    def _capistrano(self) -> None:
-        self.site_path = self.place
-        self.place = self.site_path / "current"
-        releases, shared = self.site_path / "releases", self.site_path / "shared"
-        (shared / "uploads").mkdir(parents=True)
-        (shared / "uploads" / "one.jpg").write_bytes(b"1" * 9000)
-        releases.mkdir()
-        self.shop.repo.checkout(self.commit, releases / "20260101120000")
-        shutil.rmtree(releases / "20260101120000" / "uploads")
-        (releases / "20260101120000" / "uploads").symlink_to(shared / "uploads")
-        self.place.symlink_to(releases / "20260101120000")
-
-    @property
-    def adopter(self) -> Adopter:
-        return Adopter(Site(self.site_path, SETTINGS), self.place)
-
-    def seen(self) -> dict[str, bytes]:
-        """Everything a reader reads, symlinks followed."""
-        return {
-            str(Path(where, name).relative_to(self.place)): Path(where, name).read_bytes()
-            for where, _, names in os.walk(self.place, followlinks=True)
-            for name in names
-            if ".git" not in where
-        }
-
-    def adopt(self) -> None:
-        with Repository(self.shop.repo.path) as source:
-            self.adopter.adopt(source, "refs/tags/v1", requested_by="tester")
-
-
 KINDS = ("directory", "clone", "current", "farm", "linked", "capistrano")
-READER = """
-import os, sys
-place, stop = sys.argv[1:]
-looks = 0
-print("reading", flush=True)
-while not os.path.exists(stop):
-    for name in ("index.html", "uploads/one.jpg", "lib/a.php"):
-        with open(os.path.join(place, name), "rb") as file:
-            assert file.read(), name
-    looks += 1
-print(looks)
-"""
-
-
-@contextmanager
-def read_all_the_time(live: Live) -> Iterator[None]:
-    """Read by name in other processes, from one that is in the directory too; no look may fail."""
-    stop = live.base / "stop"
-    here = [(str(live.place), live.base), (".", live.place)]
-    readers = [
-        subprocess.Popen([sys.executable, "-c", READER, place, str(stop)], cwd=cwd, stdout=subprocess.PIPE, text=True)
-        for place, cwd in here
-    ]
-    try:
-        for reader in readers:
-            assert reader.stdout is not None
-            assert reader.stdout.readline() == "reading\n"
-        yield
-    finally:
-        stop.touch()
-        done = [(reader.communicate(timeout=60)[0], reader.returncode) for reader in readers]
-        stop.unlink()
-    for printed, code in done:
-        assert code == 0, "a reader found nothing"
-        assert int(printed) > 0
 
 
 @pytest.mark.parametrize("how", KINDS)
@@ -281,11 +161,10 @@ def test_the_command(tmp_path: Path) -> None:
 
 
 class Sweep:
-    """An adoption of a farm with shared files, killed anywhere."""
+    """An adoption of a farm with shared files, and the way back, killed anywhere."""
 
-    def __init__(self, base: Path) -> None:
-        self.base = base
-        self.live = Live(base, "farm")
+    def __init__(self, base: Path, where: Path | None = None) -> None:
+        self.live = Live(base, "farm", where)
         self.before = self.live.seen()
         self.kept = base / "kept"
         shutil.copytree(self.live.place, self.kept, symlinks=True)
@@ -312,11 +191,50 @@ class Sweep:
         self.live.adopter.undo()
         assert files_of(self.live.place) == files_of(self.kept)
 
+    def check_back(self, run_: Run) -> None:
+        """The same of the way back: it can be gone to its end, or to the other one."""
+        assert "Traceback" not in run_.stderr, run_.stderr
+        assert self.live.seen() == self.before
+        if self.live.site.adoption() is not None:
+            self.live.adopter.undo()
+        assert files_of(self.live.place) == files_of(self.kept)
+        self.live.adopt()
+        assert self.live.seen() == self.before
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_killed_at_any_call_readers_find_all_and_it_can_be_ended_or_undone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["there", "back"])
+def test_killed_at_any_call_readers_find_all_and_it_can_be_ended_or_undone(tmp_path: Path, way: str) -> None:
     sweep = Sweep(tmp_path)
     roots = [tmp_path / "www", tmp_path / "sites"]
-    words, options = command(*sweep.words), {"prepare": sweep.prepare, "check": sweep.check, "sample": sample_size(6)}
-    print(kill_sweep(words, roots=roots, **options))  # type: ignore[arg-type]
+
+    def prepare() -> None:
+        sweep.prepare()
+        if way == "back":
+            sweep.live.adopt()
+
+    words, check = (sweep.words, sweep.check) if way == "there" else ([*sweep.words, "--undo"], sweep.check_back)
+    print(kill_sweep(command(*words), roots=roots, prepare=prepare, check=check, sample=sample_size(4)))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("way", ["there", "back"])
+def test_power_cut_at_any_call_readers_find_all_and_it_can_be_ended_or_undone(tmp_path: Path, way: str) -> None:
+    disk = Disk(tmp_path)
+    try:
+        sweep = Sweep(tmp_path, disk.where)
+        if way == "back":
+            sweep.live.adopt()
+        disk.save()
+
+        def check(run_: Run) -> None:
+            disk.cut()
+            (sweep.check if way == "there" else sweep.check_back)(run_)
+
+        words = command(*sweep.words) if way == "there" else command(*sweep.words, "--undo")
+        roots = [disk.where / "www", disk.where / "sites"]
+        print(kill_sweep(words, roots=roots, prepare=disk.restore, check=check, sample=sample_size(4)))
+    finally:
+        disk.unmount()

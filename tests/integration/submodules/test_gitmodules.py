@@ -65,6 +65,9 @@ def test_what_git_wrote_is_read_as_git_reads_it(
         b"[submodule]\n\tpath = lib\n\turl = u\n",
         b"[core]\n\tpath = lib\n\turl = u\n",
         b'[submodule "x"]\n\tpath =\n\turl =\n',
+        b'[submodule "../x"]\n\tpath = lib\n\turl = u\n',
+        b'[submodule "x\\\\..\\\\y"]\n\tpath = lib\n\turl = u\n',
+        b'[submodule ""]\n\tpath = lib\n\turl = u\n',
         b"",
     ],
 )
@@ -86,6 +89,8 @@ def test_other_files_are_not_read(tmp_path: Path) -> None:
     [
         (b'[submodule "x"\n', "cannot be parsed"),
         (b'[submodule "a"]\npath = l\nurl = u\n[submodule "b"]\npath = l/\nurl = v\n', "two addresses for l"),
+        (b'[submodule "x"]\npath = ' + b"d/" * 300 + b"lib\nurl = u\n", "a path of 603 bytes"),
+        (b'[submodule "x"]\npath = ' + b"d" * 5000 + b"\nurl = u\n", "a path of 5000 bytes"),
         (b"#" * (300 << 10), "262144 are allowed"),
         (b"".join(b'[submodule "%d"]\npath = p%d\nurl = u\n' % (n, n) for n in range(1002)), "more than 1000"),
     ],
@@ -93,6 +98,13 @@ def test_other_files_are_not_read(tmp_path: Path) -> None:
 def test_what_cannot_be_meant_is_refused(content: bytes, why: str) -> None:
     with pytest.raises(TreeError, match=why):
         read_gitmodules(content)
+
+
+@pytest.mark.parametrize("line", [b"url x https://u:s3cret@h/x", b"https://u:s3cret@h/x = 1", b"[https://u:s3cret@h/]"])
+def test_what_cannot_be_parsed_is_not_quoted(line: bytes) -> None:
+    with pytest.raises(TreeError, match="cannot be parsed") as caught:
+        read_gitmodules(b'[submodule "x"]\n' + line + b"\n")
+    assert "s3cret" not in f"{caught.value}{caught.value.__cause__}"
 
 
 @given(st.binary(max_size=200))
