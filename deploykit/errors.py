@@ -123,14 +123,11 @@ class KeyUnavailable(KeyFileError):
     exit_code = 1
 
 
-# -- facts -----------------------------------------------------------------------------------------------------------
+# -- facts, outbox, ids, audit, builds -------------------------------------------------------------------------------
 
 
 class FactsError(DeploykitError):
     """A source of facts or classes cannot be used. Correct the file or program; the other sources count meanwhile."""
-
-
-# -- outbox and ids --------------------------------------------------------------------------------------------------
 
 
 class OutboxError(DeploykitError):
@@ -151,9 +148,6 @@ class RolloutMemoryError(DeploykitError):
 
 class LockStoreError(DeploykitError):
     """A node cannot read or write what it knows of the locks of its sites. Correct owner or mode, or free the disk."""
-
-
-# -- audit -----------------------------------------------------------------------------------------------------------
 
 
 class AuditError(DeploykitError):
@@ -281,7 +275,11 @@ class SubmoduleMissing(MirrorError):
 
 
 class LfsMissing(MirrorError):
-    """Objects of Git LFS that a tree needs are not in the mirror. Fetch it, or push them to its origin first."""
+    """Objects of Git LFS that a tree needs are not in the mirrors of `repos` ("": its own). Fetch, or push them."""
+
+    def __init__(self, problem: str, remedy: str = "", *, repos: tuple[str, ...] = ()) -> None:
+        super().__init__(problem, remedy)
+        self.repos = repos
 
 
 class RefRefused(MirrorError):

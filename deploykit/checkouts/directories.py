@@ -33,6 +33,7 @@ from deploykit.checkouts.rules import OURS, CheckoutPlan, objection, parents_of,
 from deploykit.checkouts.state import CheckedOutRef, CheckoutState, read_state, write_state
 from deploykit.errors import (
     CheckoutError,
+    LfsMissing,
     MirrorCorrupt,
     MirrorError,
     PreflightRefused,
@@ -40,9 +41,9 @@ from deploykit.errors import (
     TreeDamaged,
     TreeError,
 )
-from deploykit.mirror.lfs.needs import check_lfs, lfs_places
+from deploykit.mirror.lfs.needs import lfs_places
 from deploykit.mirror.submodules import ComposedTree
-from deploykit.names import RefName, path_component
+from deploykit.names import RefName, RepoName, path_component
 from deploykit.system.lock import FileLock
 from deploykit.system.ownership import OthersCanChange, check_owned
 from deploykit.system.users import find_identity
@@ -58,9 +59,14 @@ _log = logging.getLogger(__name__)
 
 
 class Checkouts:
-    """The directories of one `CheckoutSettings`."""
+    """The directories of one `CheckoutSettings`.
 
-    def __init__(self, settings: CheckoutSettings) -> None:
+    Args:
+        lfs: the repositories whose objects of Git LFS are fetched, where the trees have submodules: when they change,
+            every tree is looked at again.
+    """
+
+    def __init__(self, settings: CheckoutSettings, lfs: Iterable[RepoName] = ()) -> None:
         self.settings = settings
         self.rule = rule_of(settings)
         mode = "trusting" if settings.mode == "dangerous" else settings.mode  # one is the other, here
@@ -74,6 +80,7 @@ class Checkouts:
         self._options = WriteOptions(
             durable=settings.durable, owner=owner, fingerprint=f"checkout-1 {self._rules!r} {owner} {umask:03o}"
         )
+        self._lfs = [repo.encode() for repo in lfs]
 
     def update(self, source: CheckoutSource, only: Collection[RefName] | None = None) -> CheckoutResult:
         """Make the directories show what the source holds. Safe to repeat after any interruption.
@@ -120,7 +127,8 @@ class Checkouts:
         return found
 
     def _update(self, source: CheckoutSource, only: Collection[RefName] | None) -> CheckoutResult:
-        state = read_state(self._ours, fingerprint_with(self._options.fingerprint, (), lfs_places(source)))
+        fingerprint = fingerprint_with(self._options.fingerprint, (), [*lfs_places(source), *self._lfs])
+        state = read_state(self._ours, fingerprint)
         refs = dict(source.refs)
         if not refs:
             return CheckoutResult()  # never fetched, or all refs lost: no reason to remove any directory
@@ -128,6 +136,7 @@ class Checkouts:
         changed: list[CheckoutChange] = []
         refused = dict(plan.refused)
         failed: dict[str, str] = {}
+        lacking: set[tuple[RepoName, str]] = set()
         damaged = False
         removed = self._remove_all(plan.removed, plan, state)
         for directory, ref in plan.directories.items():
@@ -144,6 +153,8 @@ class Checkouts:
             except (TreeDamaged, MirrorError) as error:
                 damaged = damaged or isinstance(error, TreeDamaged | MirrorCorrupt)
                 failed[ref] = str(error)
+                if isinstance(error, LfsMissing):
+                    lacking |= {(RepoName(repo), error.problem) for repo in error.repos if repo}
             except (TreeError, PreflightRefused) as error:
                 refused[ref] = str(error)
             except OSError as error:
@@ -154,6 +165,7 @@ class Checkouts:
             refused=refused,
             failed=failed,
             damaged=damaged,
+            lacking=frozenset(lacking),
         )
 
     # -- one directory -----------------------------------------------------------------------------------------------
@@ -176,7 +188,6 @@ class Checkouts:
                 fingerprint,
             ):
                 return None
-        check_lfs(source.store, resolved.tree, self._rules, options)
         link = self._links.read(directory) if live is not None else None
         rested = link is None or has_rested(link.made, self.settings.grace)
         slot, written, removed = copies.build(

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import attrs
 
-from deploykit.names import ObjectId, RefName
+from deploykit.names import ObjectId, RefName, RepoName
 from deploykit.trees import ObjectStore
 
 
@@ -52,7 +52,8 @@ class CheckoutResult:
     """What an update did: directories changed, directories removed, and refs whose directory is as it was, with why.
 
     `refused`: the ref's tree or name, or what is in the way, has to change. `failed`: the disk or the mirror has to be
-    repaired, and the next update tries again; `damaged`: it is the mirror.
+    repaired, and the next update tries again; `damaged`: it is the mirror. `lacking`: submodules' repositories whose
+    mirrors lack objects of Git LFS, each with the problem.
     """
 
     changed: tuple[CheckoutChange, ...] = ()
@@ -60,3 +61,4 @@ class CheckoutResult:
     refused: Mapping[str, str] = attrs.field(factory=dict)
     failed: Mapping[str, str] = attrs.field(factory=dict)
     damaged: bool = False
+    lacking: frozenset[tuple[RepoName, str]] = frozenset()

@@ -201,6 +201,8 @@ class Mirror:
     def reclone(self, deadline: float | None = None, progress: ProgressFn | None = None) -> Path | None:
         """Clone anew and take the old mirror's place; the old one stays beside it as `NAME.damaged`.
 
+        Objects of Git LFS that are sound are taken over: the server may not have them all any more.
+
         Returns:
             Where the old one is now.
 
@@ -210,6 +212,11 @@ class Mirror:
 
         def clone(path: Path) -> None:
             with Mirror.open(path, self.url, self.settings) as fresh:
+                if self.lfs is not None and fresh.lfs is not None:
+                    try:
+                        fresh.lfs.take_over(self.lfs)
+                    except OSError as exc:
+                        raise layout.disk_error(exc, path) from exc
                 fresh.fetch(deadline=deadline, progress=progress)
 
         self.release()

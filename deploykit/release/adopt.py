@@ -22,6 +22,7 @@ from typing import Final
 import attrs
 
 from deploykit.errors import PreflightRefused, ReleaseError
+from deploykit.mirror.lfs.needs import lfs_places
 from deploykit.release.adoptable import check_place, paths_to_share
 from deploykit.release.adoption import Adoption, kind_of
 from deploykit.release.adoptsteps import (
@@ -40,15 +41,16 @@ from deploykit.release.model import Operation, Release, ReleaseVersion
 from deploykit.release.requests import Allowances
 from deploykit.release.resolve import resolve_commit
 from deploykit.release.site import Site, release_name
-from deploykit.release.source import TreeSource
+from deploykit.release.source import TreeSource, mounts_of
 from deploykit.release.state import SiteRecord
 from deploykit.release.steps import timestamp
 from deploykit.system.durable import replace_file, sync_directory
 from deploykit.system.exchange import exchange
-from deploykit.trees import list_tree, read_link
+from deploykit.trees import WriteOptions, list_tree, read_link
 from deploykit.trees.copying import copy_across
 from deploykit.trees.entries import GITLINK
 from deploykit.trees.files import open_directory, remove_tree
+from deploykit.trees.lfsfiles import list_lfs_files
 
 _WAY_OUT: Final = "undo it (--undo), or run the same command again to go on"
 
@@ -352,13 +354,16 @@ class Adopter:
         return Adopted(adoption=plan, files=attrs.evolve(found, missing=missing, added=added))
 
     def _entries(self, plan: Adoption, source: TreeSource | None) -> Entries:
-        """Return path -> (mode, id) of the commit's files; empty where none is known."""
+        """Return what the commit's files are; nothing where none is known."""
         if source is None or not plan.tree:
             return {}
         found = resolve_commit(source, plan.ref or plan.commit, plan.commit, Allowances(moved=True))
         rules = attrs.evolve(rules_of(self._site.settings), symlinks="any")
-        entries = list_tree(source.store, found.tree, rules)
-        return {os.fsdecode(e.path): (e.mode, e.oid.decode()) for e in entries if e.mode != GITLINK}
+        entries = [e for e in list_tree(source.store, found.tree, rules) if e.mode != GITLINK]
+        mounts = mounts_of(found)
+        options = WriteOptions(mounts=mounts, lfs=lfs_places(source, mounts))
+        objects = {file.path: file.pointer for file in list_lfs_files(source.store, found.tree, rules, options)}
+        return {os.fsdecode(e.path): (e.mode, objects.get(e.path, e.oid.decode())) for e in entries}
 
     @contextlib.contextmanager
     def _opened(self, root: Path | None = None) -> Iterator[int]:

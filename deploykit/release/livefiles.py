@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -9,6 +10,7 @@ from typing import Final
 
 import attrs
 
+from deploykit.git.lfspointer import LfsPointer
 from deploykit.git.objectformat import blob_id
 from deploykit.trees import Manifest
 from deploykit.trees.files import file_id, open_directory
@@ -17,8 +19,8 @@ from deploykit.trees.writer import next_tick
 
 _OID: Final = 20
 
-#: path -> (mode, hex id) of each file and symlink of a commit.
-Entries = Mapping[str, tuple[int, str]]
+#: path -> mode and hex id of each file and symlink of a commit, or what it has in Git LFS.
+Entries = Mapping[str, tuple[int, str | LfsPointer]]
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -72,7 +74,7 @@ def compare_with(fd: int, entries: Entries) -> LiveFiles:
             added.append(path)
             continue
         left.discard(path)
-        if not is_as_stored(name, at, seen, *entries[path]):
+        if stored_id(name, at, seen, *entries[path]) is None:
             modified.append(path)
     return LiveFiles(
         count=count, modified=tuple(sorted(modified)), missing=tuple(sorted(left)), added=tuple(sorted(added))
@@ -85,9 +87,8 @@ def manifest_of(fd: int, entries: Entries, tree: str) -> Manifest:
     for path, seen, at, name in walk(fd):
         if stat.S_ISDIR(seen.st_mode):
             rows.directories.add(path)
-        elif path in entries and is_as_stored(name, at, seen, *entries[path]):
-            mode, oid = entries[path]
-            rows.add(path, mode, seen, bytes.fromhex(oid))
+        elif path in entries and (oid := stored_id(name, at, seen, *entries[path])) is not None:
+            rows.add(path, entries[path][0], seen, oid)
         else:
             rows.add(path, stat.S_IFMT(seen.st_mode), seen, bytes(_OID))
     return rows.finish(tree=tree, fingerprint="adopted", device=os.fstat(fd).st_dev, taken_ns=next_tick())
@@ -108,17 +109,28 @@ def _alike(one: os.stat_result, other: os.stat_result | None) -> bool:
     return not stat.S_ISREG(one.st_mode) or (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
 
 
-def is_as_stored(name: str, at: int, seen: os.stat_result, mode: int, oid: str) -> bool:
-    """Return whether a file or symlink on disk is what a tree's entry says; one that is gone by now is not."""
+def stored_id(name: str, at: int, seen: os.stat_result, mode: int, what: str | LfsPointer) -> bytes | None:
+    """Return the git id (binary) of a file or symlink on disk that is what a tree's entry says.
+
+    None for another one, and where it is gone by now.
+    """
     try:
-        return _is_as_stored(name, at, seen, mode, bytes.fromhex(oid))
+        return _stored_id(name, at, seen, mode, what)
     except FileNotFoundError:
-        return False
+        return None
 
 
-def _is_as_stored(name: str, at: int, seen: os.stat_result, mode: int, wanted: bytes) -> bool:
-    if stat.S_ISLNK(seen.st_mode):
-        return stat.S_ISLNK(mode) and blob_id(os.fsencode(os.readlink(name, dir_fd=at)), len(wanted)) == wanted
-    if not stat.S_ISREG(seen.st_mode) or not stat.S_ISREG(mode) or bool(seen.st_mode & 0o100) != bool(mode & 0o100):
-        return False
-    return file_id(name, at, len(wanted)) == wanted
+def _stored_id(name: str, at: int, seen: os.stat_result, mode: int, what: str | LfsPointer) -> bytes | None:
+    is_link = stat.S_ISLNK(mode)
+    if stat.S_IFMT(seen.st_mode) != stat.S_IFMT(mode) or not (is_link or (seen.st_mode ^ mode) & 0o100 == 0):
+        return None
+    if isinstance(what, LfsPointer):
+        if seen.st_size != what.size:
+            return None
+        digest = hashlib.sha256()
+        oid = file_id(name, at, _OID, digest.update)
+        return oid if digest.hexdigest() == what.oid else None
+    wanted = bytes.fromhex(what)
+    text = os.fsencode(os.readlink(name, dir_fd=at)) if is_link else b""
+    oid = blob_id(text, len(wanted)) if is_link else file_id(name, at, len(wanted))
+    return oid if oid == wanted else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import os
 from collections.abc import Callable, Iterable
@@ -11,16 +12,17 @@ import attrs
 
 from deploykit.errors import PolicyRefused, PreflightRefused, TreeError
 from deploykit.git.commits import is_ancestor
-from deploykit.mirror.lfs.needs import check_lfs, lfs_places
+from deploykit.mirror.lfs.needs import check_lfs
 from deploykit.names import ObjectId
+from deploykit.release.build import options_of
 from deploykit.release.environment import Environment, environment_of
 from deploykit.release.model import Release, ReleaseVersion
 from deploykit.release.requests import Allowances
 from deploykit.release.scriptfinder import check_safe_to_run, entry_name, scripts_in_tree
 from deploykit.release.site import Site
-from deploykit.release.source import ResolvedTree, TreeSource, mounts_of
+from deploykit.release.source import ResolvedTree, TreeSource, recall
 from deploykit.settings.site import SiteSettings
-from deploykit.trees import Differences, Manifest, TreeRules, WriteOptions, compare, list_directory
+from deploykit.trees import Differences, Manifest, TreeRules, compare, list_directory
 
 #: Free space asked for beyond what the live release takes, and free inodes beyond its files.
 _SPARE_BYTES: Final = 16 * 1024 * 1024
@@ -171,29 +173,36 @@ def check_drift(site: Site, live: str, manifest: Manifest, allow: Allowances) ->
     return text
 
 
-def check_objects(source: TreeSource, found: ResolvedTree, rules: TreeRules) -> None:
+def check_objects(
+    source: TreeSource, found: ResolvedTree, site: Site, environment: Environment, recycled: Release | None = None
+) -> None:
     """Refuse a tree that needs objects of Git LFS that are not there.
+
+    Args:
+        recycled: the release that becomes the new one, if one does: what it has already is not needed.
 
     Raises:
         LfsMissing: naming them.
-        TreeError: they are larger than allowed.
+        TreeError: they are larger than allowed, or the tree cannot be read.
     """
-    mounts = mounts_of(found)
-    options = WriteOptions(commit=found.commit, mounts=mounts, lfs=lfs_places(source, mounts))
-    check_lfs(source.store, found.tree, rules, options)
+    options, manifest = options_of(site, source, found, environment), None
+    if recycled is not None and options.lfs:
+        recall(source, recycled)
+        with contextlib.suppress(TreeError):  # then it is not recycled
+            manifest = site.manifest(recycled.name)
+    check_lfs(source.store, found.tree, environment.rules, options, manifest)
 
 
-def check_all(source: TreeSource, found: ResolvedTree, site: Site, allow: Allowances) -> tuple[Environment, str]:
+def check_all(source: TreeSource, tree: ObjectId, site: Site, allow: Allowances) -> tuple[Environment, str]:
     """Run every check that needs the tree or the disk; return the environment, and a warning or "".
 
     Raises:
         DeploykitError: a check that refuses.
     """
     environment = environment_of(site.settings)
-    scripts = scripts_in_tree(source, found.tree, site.settings, environment.rules)
+    scripts = scripts_in_tree(source, tree, site.settings, environment.rules)
     check_safe_to_run(scripts, site.settings, environment)
-    check_shared(source, found.tree, site, environment.rules)
-    check_objects(source, found, environment.rules)
+    check_shared(source, tree, site, environment.rules)
     live, manifest, warning = site.resolved_name(), None, ""
     try:
         manifest = last_manifest(site, live)

@@ -13,7 +13,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -108,8 +108,12 @@ def put_symlink(name: str, dir_fd: int, target: bytes, *, owner: Owner | None) -
         os.close(fd)
 
 
-def file_id(name: str, dir_fd: int, oid_length: int) -> bytes:
-    """Return the git id (binary, of that many bytes) of a regular file's content; anything else is an error."""
+def file_id(name: str, dir_fd: int, oid_length: int, also: Callable[[bytes], object] = lambda _: None) -> bytes:
+    """Return the git id (binary, of that many bytes) of a regular file's content; anything else is an error.
+
+    Args:
+        also: called with each piece of the content.
+    """
     fd = os.open(name, _READ, dir_fd=dir_fd)
     try:
         seen = os.fstat(fd)
@@ -118,6 +122,7 @@ def file_id(name: str, dir_fd: int, oid_length: int) -> bytes:
         digest = hash_of_size(oid_length).new(b"blob %d\0" % seen.st_size)
         while piece := os.read(fd, 1024 * 1024):
             digest.update(piece)
+            also(piece)
         return digest.digest()
     finally:
         os.close(fd)

@@ -31,6 +31,9 @@ class LfsObjects(Protocol):
     def path(self, pointer: LfsPointer, /) -> Path | None:
         """Return the file of an object; None where it is not there, or has another size."""
 
+    def forget(self) -> None:
+        """Have all of them looked for again by the next fetch: one is missing."""
+
 
 #: The root of a repository in a tree (empty for the tree's own) -> its objects; none for one whose pointers stay.
 LfsPlaces = Mapping[bytes, LfsObjects]

@@ -42,10 +42,6 @@ def _alike(one: os.stat_result, other: os.stat_result) -> bool:
     return (one.st_mode, one.st_uid, one.st_gid) == (other.st_mode, other.st_uid, other.st_gid)
 
 
-def _is_attributes_file(path: str) -> bool:
-    return path.rpartition("/")[2] == _ATTRIBUTES
-
-
 class CannotPatch(Exception):
     """The directory cannot be turned into the new tree; write it afresh. Nothing was changed yet."""
 
@@ -84,21 +80,9 @@ def patch_tree(
     """
     rules = rules or TreeRules()
     options = options or WriteOptions()
-    if rules.export_attributes:
-        raise CannotPatch("export attributes are honoured, and they make files that are in no tree")
-    if manifest.fingerprint != options.fingerprint:
-        raise CannotPatch("it was written by other rules")
     with ObjectReader(store, max_bytes=rules.max_file_bytes) as reader:
-        if manifest.oid_length != reader.oid_length:
-            raise CannotPatch("it was written from a repository of another kind")
-        try:
-            reader.read(manifest.tree.encode(), TREE)
-        except TreeError as error:
-            raise CannotPatch(f"its own tree is not in the store: {error.problem}") from error
         walk = TreeWalk(reader, rules)
-        diff = diff_trees(walk, ObjectId(manifest.tree), tree)
-        if diff.attributes:
-            raise CannotPatch("attributes changed")
+        diff = diff_to_patch(reader, walk, tree, manifest, rules, options)
         root = open_directory(target)
         try:
             if os.fstat(root).st_dev != manifest.device:
@@ -108,6 +92,44 @@ def patch_tree(
             return patch.run(compare(manifest, root, paranoid=paranoid), like)
         finally:
             os.close(root)
+
+
+def diff_to_patch(
+    reader: ObjectReader, walk: TreeWalk, tree: ObjectId, manifest: Manifest, rules: TreeRules, options: WriteOptions
+) -> TreeDiff:
+    """Return what a patch has to change, by the trees alone.
+
+    Raises:
+        CannotPatch, TreeError: as for `patch_tree`.
+    """
+    if rules.export_attributes:
+        raise CannotPatch("export attributes are honoured, and they make files that are in no tree")
+    if manifest.fingerprint != options.fingerprint:
+        raise CannotPatch("it was written by other rules")
+    if manifest.oid_length != reader.oid_length:
+        raise CannotPatch("it was written from a repository of another kind")
+    try:
+        reader.read(manifest.tree.encode(), TREE)
+    except TreeError as error:
+        raise CannotPatch(f"its own tree is not in the store: {error.problem}") from error
+    diff = diff_trees(walk, ObjectId(manifest.tree), tree)
+    if diff.attributes:
+        raise CannotPatch("attributes changed")
+    return diff
+
+
+def attributes_kept(reader: ObjectReader, tree: ObjectId, manifest: Manifest, rules: TreeRules) -> list[TreeEntry]:
+    """Return the `.gitattributes` of a tree that differs from a directory's, but not in these."""
+    return _entries_at(reader, tree, rules, (p for p in manifest.paths if p.rpartition("/")[2] == _ATTRIBUTES))
+
+
+def _entries_at(reader: ObjectReader, tree: ObjectId, rules: TreeRules, paths: Iterable[str]) -> list[TreeEntry]:
+    """Return a tree's entries at some paths."""
+    wanted = frozenset(os.fsencode(path) for path in paths)
+    if not wanted:
+        return []
+    walk = TreeWalk(reader, rules)  # of its own: what it counts was counted before
+    return list(walk.entries_at(walk.root(tree), wanted))
 
 
 def _new_directory(beside: Path, rules: TreeRules, options: WriteOptions) -> os.stat_result:
@@ -167,11 +189,11 @@ class _Patch:
             for path in (*found.modified, *found.missing)
             if path not in write and path not in gone and path not in ours and not (below and path.startswith(below))
         }
-        repair = self._entries(broken)
+        # By the tree: an id in our rows is of what was written, not of what is stored.
+        repair = _entries_at(self._reader, self._tree, self._rules, broken)
         if len(repair) != len(broken):
             raise CannotPatch("its manifest does not fit its tree")
-        # They are the old ones too: no file of that name changed.
-        attributes = self._entries(p for p in self._old.paths if p.endswith(_ATTRIBUTES) and _is_attributes_file(p))
+        attributes = attributes_kept(self._reader, self._tree, self._old, self._rules)
         links = self._check_links(write)
         missing = set(found.missing)
         unlink = {p for p in (*gone, *ours, *write, *found.modified) if p in self._at and p not in missing}
@@ -218,14 +240,6 @@ class _Patch:
                 if (seen.st_uid, seen.st_gid) != (like.st_uid, like.st_gid):
                     os.fchown(fd, like.st_uid, like.st_gid)
                 os.fchmod(fd, stat.S_IMODE(like.st_mode))
-
-    def _entries(self, paths: Iterable[str]) -> list[TreeEntry]:
-        """Return the new tree's entries at some paths: an id in our rows is of what was written, not stored."""
-        wanted = frozenset(os.fsencode(path) for path in paths)
-        if not wanted:
-            return []
-        walk = TreeWalk(self._reader, self._rules)  # of its own: what it counts was counted before
-        return list(walk.entries_at(walk.root(self._tree), wanted))
 
     def _adopt(self, rows: ManifestRows, found: Differences) -> None:
         """Take over the new `lstat` of rows whose files were read and found unchanged."""

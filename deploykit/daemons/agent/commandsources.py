@@ -2,7 +2,7 @@
 
 Rules:
 
-* Each commit must be there under its ref: a mirror that holds it so is not fetched.
+* Each commit must be there under its ref: a mirror that holds it so is not fetched, unless it lacks objects of Git LFS.
 * Mirrors are opened once for a command, and closed by its owner's stack.
 * Which repositories a site has, its settings say; a command can only agree.
 """
@@ -16,7 +16,7 @@ from typing import Final
 from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.progress import CommandProgress
 from deploykit.daemons.agent.submodules import lacking, with_submodules
-from deploykit.errors import MirrorError, PolicyRefused
+from deploykit.errors import LfsMissing, MirrorError, PolicyRefused
 from deploykit.messages import DeployRequested
 from deploykit.mirror import Mirror
 from deploykit.mirror.submodules import ResolvingSource, SubmoduleSource
@@ -94,6 +94,17 @@ class CommandSources:
             )
         return self._with(site.repo, request.ref, request.commit)
 
+    def fetch_objects(self, missing: LfsMissing) -> None:
+        """Fetch the mirrors that lack objects of Git LFS: a fetch may still go on, or they were pushed since."""
+        request = self._request
+        asked = {part.repo: (part.ref, part.commit) for part in request.parts}
+        for name in missing.repos:
+            repo = RepoName(name) if name else self._site.repo
+            if repo is not None:
+                _log.info("[%s] does not hold all objects of Git LFS yet: fetching", repo)
+                ref, commit = asked.get(repo, (request.ref, request.commit) if not name else (None, None))
+                self._fetch(repo, ref, commit)
+
     def _open(self, repo: RepoName) -> ResolvingSource:
         if repo not in self._sources:
             self._sources[repo] = self._with_submodules(self._mirror(repo))
@@ -116,10 +127,7 @@ class CommandSources:
         """Return a repository that holds a commit under its ref, with the commits of its submodules."""
         if not _holds(self._mirror(repo), ref, commit):
             _log.info("[%s] does not hold %s yet: fetching", repo, ref)
-            with self._progress.step(FETCH) as fetching:
-                fetching.done = self._mirrors.sync(
-                    repo, ref=ref, commit=commit, correlation_id=self._request.correlation_id
-                )
+            self._fetch(repo, ref, commit)
         source = self._open(repo)
         if isinstance(source, SubmoduleSource):
             self._fetch_submodules(source, commit)
@@ -131,10 +139,15 @@ class CommandSources:
         while missing := lacking(source, commit) - fetched:  # one that was fetched may show further ones
             for repo in sorted(missing):
                 _log.info("[%s] does not hold a submodule's commit yet: fetching", repo)
-                with self._progress.step(FETCH) as fetching:
-                    fetching.done = self._mirrors.sync(repo, correlation_id=self._request.correlation_id)
+                self._fetch(repo)
             fetched |= missing
             source.release()
+
+    def _fetch(self, repo: RepoName, ref: RefName | None = None, commit: ObjectId | None = None) -> None:
+        with self._progress.step(FETCH) as fetching:
+            fetching.done = self._mirrors.sync(
+                repo, ref=ref, commit=commit, correlation_id=self._request.correlation_id
+            )
 
 
 def _holds(mirror: Mirror, ref: RefName, commit: ObjectId) -> bool:

@@ -73,7 +73,7 @@ class SubmoduleCheckouts:
     def update(
         self, repo: RepoName, mirror: Mirror, checkouts: Checkouts, only: Collection[RefName] | None
     ) -> CheckoutResult:
-        """Update directories, and have the mirrors of submodules fetched that they lack.
+        """Update directories, and have the mirrors of submodules fetched that lack a commit or its objects of Git LFS.
 
         What is missing again after that is not asked for once more: it comes with a later comparison of all mirrors.
         """
@@ -84,9 +84,9 @@ class SubmoduleCheckouts:
             depth = checkouts.settings.submodule_depth
             source = with_submodules(mirror, self._settings, depth, self._open_mirror, stack)
             result = checkouts.update(source, only)
-        lacking = frozenset(
+        lacking = result.lacking | {
             (each.repo, each.commit) for each in source.lacked if each.repo is not None and not each.too_deep
-        )
+        }
         with self._lock:
             place = repo, checkouts.settings.target
             new = lacking - self._waits.get(place, frozenset())
@@ -97,16 +97,16 @@ class SubmoduleCheckouts:
             self._fetch(each)
         return result
 
-    def fetched(self, repo: RepoName, *, moved: bool) -> None:
+    def fetched(self, repo: RepoName, *, news: bool) -> None:
         """Have the directories tried again that wait for a mirror that was fetched.
 
         Only where it can help: two repositories that wait for each other would have each other fetched for ever.
 
         Args:
-            moved: refs of the mirror did.
+            news: refs of the mirror moved, or objects of Git LFS came.
         """
         with self._lock:
-            if not moved and repo not in self._asked:
+            if not news and repo not in self._asked:
                 return
             self._asked.discard(repo)
             waiting = {main for (main, _), lacking in self._waits.items() if any(each == repo for each, _ in lacking)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from deploykit.errors import LfsMissing, TreeError
@@ -15,7 +15,7 @@ from deploykit.trees.writer import WriteOptions
 
 if TYPE_CHECKING:
     from deploykit.names import ObjectId
-    from deploykit.trees import ObjectStore, TreeRules
+    from deploykit.trees import Manifest, ObjectStore, TreeRules
     from deploykit.trees.graft import Mount
 
 _LISTED: Final = 5
@@ -64,11 +64,14 @@ def _objects_of(repository: _Stored) -> LfsStore | None:
     return None
 
 
-def check_lfs(store: ObjectStore, tree: ObjectId, rules: TreeRules, options: WriteOptions) -> None:
-    """Refuse a tree that needs objects that are not there.
+def check_lfs(
+    store: ObjectStore, tree: ObjectId, rules: TreeRules, options: WriteOptions, patched: Manifest | None = None
+) -> None:
+    """Refuse a tree that needs objects that are not there, and have the next fetch look for all of them again.
 
     Args:
         options: with which the tree is to be written.
+        patched: of the directory that is turned into it, if one is: objects that it has already are not needed.
 
     Raises:
         LfsMissing: naming them.
@@ -76,7 +79,7 @@ def check_lfs(store: ObjectStore, tree: ObjectId, rules: TreeRules, options: Wri
     """
     missing: list[LfsFile] = []
     total = 0
-    for file in list_lfs_files(store, tree, rules, options):
+    for file in list_lfs_files(store, tree, rules, options, patched):
         total += file.pointer.size
         if file.pointer.size > rules.max_file_bytes or total > rules.max_bytes:
             raise TreeError(
@@ -86,17 +89,21 @@ def check_lfs(store: ObjectStore, tree: ObjectId, rules: TreeRules, options: Wri
         if options.lfs[file.root].path(file.pointer) is None:
             missing.append(file)
     if missing:
+        roots = {file.root for file in missing}
+        for root in roots:
+            options.lfs[root].forget()
         repos = {b"": ""} | {mount.path: mount.repo for mount in options.mounts}
-        raise _all_missing(missing, {repos[file.root] for file in missing})
+        raise _all_missing(missing, sorted({repos[root] for root in roots}))
 
 
-def _all_missing(missing: list[LfsFile], repos: Collection[str]) -> LfsMissing:
+def _all_missing(missing: Sequence[LfsFile], repos: Sequence[str]) -> LfsMissing:
     lines = [f"{shown(file.path)} ({file.pointer.oid}, {file.pointer.size} bytes)" for file in missing[:_LISTED]]
     more = f"; and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
-    names = sorted({f"the mirror of {repo}" if repo else "the mirror" for repo in repos})
+    mirrors = " and ".join(f"the mirror of {repo}" if repo else "the mirror" for repo in repos)
     return LfsMissing(
         f"objects of Git LFS are missing: {'; '.join(lines)}{more}",
-        f"fetch {' and '.join(names)} again (deploykit mirror sync), or push them to the origin first (git lfs push)",
+        f"fetch {mirrors} again, or push them to the origin first (git lfs push)",
+        repos=tuple(repos),
     )
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from deploykit.errors import MirrorError
 from deploykit.git.lfspointer import LfsPointer
-from deploykit.system.durable import replace_file, sync_directory, write_all
+from deploykit.system.durable import replace_file, sync_directory, sync_filesystem, write_all
 
 
 class LfsStore:
@@ -59,6 +59,28 @@ class LfsStore:
         (self.root / "complete").unlink(missing_ok=True)
         path.unlink(missing_ok=True)
 
+    def take_over(self, old: LfsStore) -> None:
+        """Take the objects of another store on the same file system that hash to their names. Nobody else writes here.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        self.root.mkdir(exist_ok=True)
+        fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for oid, path, _ in old.held():
+                if path == old._place(oid) and _hash_of(path) == oid:
+                    self._place(oid).parent.mkdir(parents=True, exist_ok=True)
+                    os.link(path, self._place(oid))
+            sync_filesystem(fd)
+        finally:
+            os.close(fd)
+
+    def forget(self) -> None:
+        """Have every ref looked at again by the next fetch; no error where the directory is somebody else's."""
+        with contextlib.suppress(OSError):
+            (self.root / "complete").unlink(missing_ok=True)
+
     def sweep(self) -> None:
         """Remove what a killed process left. The caller holds the mirror's lock."""
         if self._incoming.is_dir():
@@ -80,6 +102,15 @@ class LfsStore:
 
     def _place(self, oid: str) -> Path:
         return self._objects / oid[:2] / oid[2:4] / oid
+
+
+def _hash_of(path: Path) -> str:
+    """Return the sha256 (hex) of a file; empty where it cannot be read."""
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
 
 
 class IncomingLfsObject:

@@ -15,12 +15,15 @@ from deploykit.git.repository import Repository
 from deploykit.mirror.submodules import SubmoduleRules, SubmoduleSource
 from deploykit.names import RepoName
 from deploykit.release import DeployResult, Runner, Site
+from deploykit.release.adopt import Adopter
 from deploykit.settings import SiteSettings
 from tests.support.cli import run
 from tests.support.disks import small_disk
 from tests.support.killsweep import Run, kill_sweep, sample_size
 from tests.support.lfsrepos import TRACKED, LfsWorked
 from tests.support.needs import needs_root
+from tests.support.parts import OURS as PART_FILES
+from tests.support.parts import Assembly
 from tests.support.submodules import files_of
 
 OURS = ("TAG", ".deploykit/REVISION")
@@ -143,9 +146,41 @@ def test_what_is_missing_is_named_and_nothing_is_touched(world: World) -> None:
     assert result.outcome == "refused"
     oid = world.shop.pointer("img/a.bin").oid
     assert f"objects of Git LFS are missing: img/a.bin ({oid}, 8 bytes); many/0.bin" in result.detail
-    assert "; and 3 more (fetch the mirror again (deploykit mirror sync)" in result.detail
+    assert "; and 3 more (fetch the mirror again, or push them to the origin first" in result.detail
     assert sorted(p.name for p in (world.site.path / "releases").iterdir()) == before
     world.same_as_git("v1")
+
+
+def test_what_the_recycled_release_has_already_is_not_needed(world: World) -> None:
+    for tag in ("v2", "v3", "v4"):
+        world.shop.push({"page": tag.encode()}, tag=tag)
+        world.export_of(tag)
+    world.shop.push({"new.bin": b"new", "page": b"5"}, tag="v5")
+    lost = world.shop.object_of("img/a.bin")
+    aside = lost.rename(world.base / "aside")
+    assert "recycled: 2 files written" in world.export_of("v5")
+    world.site = Site(world.site.path, attrs.evolve(SETTINGS, recycle=False))
+    world.shop.push({"page": b"6"}, tag="v6")
+    complete = world.shop.origin / "lfs" / "complete"
+    complete.write_text("")
+    result = world.deploy("v6")
+    assert result.outcome == "refused"
+    assert "missing: img/a.bin" in result.detail
+    assert not complete.exists(), "the next fetch of a mirror takes nothing for granted"
+    aside.rename(lost)
+    world.export_of("v6")
+    world.same_as_git("v6")
+
+
+def test_a_prepared_release_goes_live_without_the_objects(world: World) -> None:
+    with Repository(world.shop.origin) as source:
+        runner = Runner(world.site, node="n")
+        assert runner.prepare(source, "refs/tags/v1", "").outcome == "success"
+        (world.shop.origin / "lfs" / "objects").rename(world.base / "objects")
+        (world.shop.origin / "lfs" / "objects").mkdir()
+        assert runner.preview(source, "refs/tags/v1", "").build == runner.releases()[0].name
+        assert runner.deploy(source, "refs/tags/v1", "").outcome == "success"
+    assert (world.current / "img/a.bin").read_bytes() == FILES["img/a.bin"]
 
 
 def test_a_damaged_object_stops_the_deploy_and_is_named(world: World) -> None:
@@ -227,6 +262,57 @@ def test_each_submodule_has_objects_and_attributes_of_its_own(tmp_path: Path) ->
     (tmp_path / "lost").rename(lost)
     assert deploy().outcome == "success"
     world.same_as_git("v2")
+
+
+def test_each_part_of_a_site_has_objects_of_its_own(tmp_path: Path) -> None:
+    made = Assembly(tmp_path, {"app": "web", "data": "web-data"}, SETTINGS)
+    app, data = LfsWorked(tmp_path / "lfs", "app"), LfsWorked(tmp_path / "lfs", "data")
+    made.repos = {RepoName("app"): app, RepoName("data"): data}
+    app.push({"a.bin": b"not tracked here", "raw": b"1"}, tag="v1")
+    data.push({".gitattributes": TRACKED, "sub/big.bin": b"\x89PNG" * 900, "raw": b"1"}, tag="d1")
+    lost = data.object_of("sub/big.bin")
+    lost.rename(tmp_path / "lost")
+    result = made.deploy(app="v1", data="d1")
+    assert result.outcome == "refused"
+    assert "missing: web-data/sub/big.bin" in result.detail
+    assert "fetch the mirror of data again" in result.detail
+    (tmp_path / "lost").rename(lost)
+
+    def same_as_git(**tags: str) -> None:
+        expected = {}
+        for repo, tag in tags.items():
+            files = made.repos[RepoName(repo)].cloned(tag, tmp_path / f"{repo}-{tag}")
+            expected |= {f"{made.places[RepoName(repo)]}/{path}": content for path, content in files.items()}
+        assert files_of(made.path / "current", but=PART_FILES) == expected
+
+    assert made.deploy(app="v1", data="d1").outcome == "success"
+    same_as_git(app="v1", data="d1")
+    for number in (2, 3, 4):
+        app.push({"raw": b"%d" % number}, tag=f"v{number}")
+        data.push({"sub/big.bin": b"%d" % number}, tag=f"d{number}")
+        made.deploy(app=f"v{number}", data="d3" if number == 4 else f"d{number}")
+    same_as_git(app="v4", data="d3")
+
+
+def test_an_adopted_clone_is_compared_with_its_objects(world: World) -> None:
+    place = world.base / "live"
+    world.shop.cloned("v1", place)
+    before = files_of(place)
+    (place / "img/b.bin").write_bytes(b"edited by hand, here")
+    adopter = Adopter(world.site, place)
+    with Repository(place) as source:
+        found = adopter.adopt(source, "refs/tags/v1")
+    assert (found.files.added, found.files.modified, found.files.missing) == ((), ("img/b.bin",), ())
+    row = {r.path: r.oid for r in world.site.manifest(found.adoption.release).rows()}
+    assert row["img/a.bin"] == world.shop.git("hash-object", "--no-filters", str(place / "img/a.bin"))
+    assert set(row["img/b.bin"]) == {"0"}
+    world.shop.push({"tool.bin*": b"#!/bin/sh\n# 2\n"}, tag="v2")
+    with Repository(world.shop.origin) as source:
+        would = Runner(world.site, node="n").preview(source, "refs/tags/v2", "")
+    assert (would.added, would.changed, would.removed) == ((), ("img/b.bin", "tool.bin"), ())
+    world.export_of("v2")
+    world.same_as_git("v2")
+    assert files_of(place, but=OURS) == before | {"tool.bin": ("program", b"#!/bin/sh\n# 2\n")}
 
 
 @needs_root("to mount a tmpfs")
