@@ -9,10 +9,11 @@ import attrs
 import pytest
 
 from deploykit.broker.server import EmbeddedBroker
-from deploykit.messages import MirrorUpdated
-from deploykit.names import ObjectId, RepoName
+from deploykit.messages import MirrorUpdated, RefUpdated
+from deploykit.names import ZERO_ID, ObjectId, RefName, RepoName
 from deploykit.settings import RepositorySettings, SiteSettings
 from deploykit.settings.mirror import CheckoutSettings
+from deploykit.wire import encode
 from tests.support.lfsrepos import TRACKED, LfsServer, LfsWorked
 from tests.support.node import SHOP, Node
 from tests.support.submodules import files_of
@@ -43,6 +44,11 @@ class World(Node):
                 THEME: RepositorySettings(url=self.theme.url, mirror=server.settings_for(self.theme)),
             },
         )
+
+    def announce(self, repo: RepoName, new: str) -> None:
+        """Say that `main` of a repository is there."""
+        push = RefUpdated(source="git", repo=repo, ref=RefName("refs/heads/main"), old=ZERO_ID, new=ObjectId(new))
+        self.bus.publish(self.settings.topics.source, encode(push))
 
 
 @pytest.fixture
@@ -84,6 +90,19 @@ def test_a_deploy_fetches_once_more_what_came_late_and_then_refuses_by_name(worl
             lambda: world.target.exists() and files_of(world.target) == expected, "the directory with its objects"
         )
         wait_until(lambda: any("the problem is gone" in m.detail for m in moves(world)), "the report on the directory")
+
+        # Now the theme's object alone comes late, with a fetch that moves no ref.
+        world.shop.follow("theme", newest := world.theme.push({"big.bin": b"later"}))
+        place = world.theme.object_of("big.bin")
+        place.rename(tmp_path / "c")
+        world.announce(SHOP, world.shop.push({}))
+        lacks = "objects of Git LFS are missing: theme/big.bin"
+        wait_until(lambda: any(lacks in m.detail for m in moves(world)), "the report on the theme's object")
+        agent.ready()
+        (tmp_path / "c").rename(place)
+        world.announce(THEME, newest)
+        shown = world.target / "theme" / "big.bin"
+        wait_until(lambda: shown.read_bytes() == b"later", "the directory with the theme's object")
 
 
 def moves(world: World) -> list[MirrorUpdated]:

@@ -73,6 +73,14 @@ def test_an_object_that_is_not_what_its_pointer_says_is_damaged(tmp_path: Path, 
         list(written(tmp_path / "o", b"content"))
 
 
+def test_no_more_is_read_than_the_pointer_says(tmp_path: Path) -> None:
+    (tmp_path / "o").write_bytes(bytes(8 << 20))
+    pieces: list[bytes] = []
+    with pytest.raises(TreeDamaged):
+        pieces.extend(written(tmp_path / "o", bytes(3 << 20)))
+    assert sum(map(len, pieces)) == 3 << 20
+
+
 def test_what_is_no_file_is_damaged_and_nothing_waits_for_it(tmp_path: Path) -> None:
     (tmp_path / "o").write_bytes(b"content")
     (tmp_path / "link").symlink_to("o")
