@@ -276,7 +276,7 @@ def test_each_part_of_a_site_has_objects_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "lost").rename(lost)
 
     def same_as_git(**tags: str) -> None:
-        expected = {}
+        expected: dict[str, tuple[str, bytes]] = {}
         for repo, tag in tags.items():
             files = made.repos[RepoName(repo)].cloned(tag, tmp_path / f"{repo}-{tag}")
             expected |= {f"{made.places[RepoName(repo)]}/{path}": content for path, content in files.items()}
