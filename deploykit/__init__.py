@@ -67,6 +67,7 @@ if TYPE_CHECKING:
         KeyFileError,
         KeyNotTrusted,
         LedgerError,
+        LfsMissing,
         LockBusy,
         LockStoreError,
         LoginRefused,
@@ -255,9 +256,9 @@ _MODULES = {
         "ConnectError KeyNotTrusted SignatureNotEnough BuildStoreError RolloutMemoryError LockStoreError "
         "LoginRefused ClientIdInUse PublishError PublishRefused WindowFull Unsendable PublishManyFailed BusClosed "
         "DialectError FactsError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
-        "RefRefused SubmoduleMissing MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError "
-        "ScriptFailed PreflightRefused InstallError HookError BuildServerError MayNotLook ServiceFailed DemoFailed "
-        "BuildQueueError SelectorError JournalDamaged NobodyMatches RolloutError RolloutBusy "
+        "RefRefused SubmoduleMissing LfsMissing MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError "
+        "ReleaseError ScriptFailed PreflightRefused InstallError HookError BuildServerError MayNotLook ServiceFailed "
+        "DemoFailed BuildQueueError SelectorError JournalDamaged NobodyMatches RolloutError RolloutBusy "
         "WebError WebhookRefused ProjectionError LedgerError ActionRefused AccessError PackageError ConsoleUnreachable"
     ),
 }
@@ -305,7 +306,7 @@ __all__ = [
     "ConnectError", "LoginRefused", "ClientIdInUse", "PublishError", "PublishRefused", "WindowFull", "Unsendable",
     "PublishManyFailed", "BusClosed", "DialectError", "FactsError", "FrameError", "BrokerError", "MirrorError",
     "OriginError", "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy",
-    "SubmoduleMissing",
+    "SubmoduleMissing", "LfsMissing",
     "TreeError", "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError",
     "HookError", "JournalDamaged", "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError",
     "NobodyMatches", "RolloutError", "RolloutBusy", "SelectorError", "Selector", "Selection", "NodeFacts",

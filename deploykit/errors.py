@@ -45,7 +45,7 @@ class _Damaged(DeploykitError):
         self.repository = repository
 
 
-# -- names and settings --------------------------------------------------------------------------------------------
+# -- names, settings, messages and their wire ----------------------------------------------------------------------
 
 
 class InvalidName(DeploykitError, ValueError):
@@ -76,9 +76,6 @@ class SelectorError(UsageError):
     def __init__(self, problem: str, remedy: str = "", *, problems: tuple[str, ...] = (), position: int = 0) -> None:
         super().__init__(problem, remedy, problems=problems)
         self.position = position
-
-
-# -- messages and their wire -----------------------------------------------------------------------------------------
 
 
 class MessageError(_SeveralProblems):
@@ -228,7 +225,7 @@ class DialectError(BusError):
     exit_code = 2
 
 
-# -- fleet -----------------------------------------------------------------------------------------------------------
+# -- fleet, embedded broker ------------------------------------------------------------------------------------------
 
 
 class RolloutError(DeploykitError):
@@ -245,9 +242,6 @@ class RolloutBusy(RolloutError):
 
 class NobodyMatches(DeploykitError):
     """No node matches, so nobody was addressed. Look at `deploykit nodes`, and correct what chooses."""
-
-
-# -- testing ---------------------------------------------------------------------------------------------------------
 
 
 class FrameError(DeploykitError):
@@ -283,6 +277,14 @@ class RefNotFound(MirrorError):
 
 class SubmoduleMissing(MirrorError):
     """A submodule's commit is in no mirror here. Name its repository in the settings, or fetch it."""
+
+
+class LfsMissing(MirrorError):
+    """Objects of Git LFS that a tree needs are not in the mirrors of `repos` ("": its own). Fetch, or push them."""
+
+    def __init__(self, problem: str, remedy: str = "", *, repos: tuple[str, ...] = ()) -> None:
+        super().__init__(problem, remedy)
+        self.repos = repos
 
 
 class RefRefused(MirrorError):

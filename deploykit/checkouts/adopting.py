@@ -121,7 +121,7 @@ class CheckoutAdopter:
             return result  # it was cut off after its last change
         if (found.added or found.modified) and not allow_differences:
             raise self._differs(result)
-        copies = self._checkouts.copies(self._directory, resolved)
+        copies = self._checkouts.copies(self._directory, source, resolved)
         durable = self._checkouts.settings.durable
         slot, _, _ = copies.build(source.store, resolved.tree, None, rested=False, durable=durable)
         self._take_its_place(self._places.text(self._directory, slot))
@@ -145,7 +145,7 @@ class CheckoutAdopter:
                 raise
 
     def _compare(self, source: CheckoutSource, resolved: ResolvedRef, fd: int | None) -> LiveFiles:
-        copies = self._checkouts.copies(self._directory, resolved)
+        copies = self._checkouts.copies(self._directory, source, resolved)
         entries = entries_written(source.store, resolved.tree, copies.rules, copies.options)
         return compare_with(fd, entries) if fd is not None else LiveFiles(missing=tuple(sorted(entries)))
 

@@ -31,6 +31,7 @@ from deploykit.checkouts.rules import OURS, CheckoutPlan, parents_of, plan_check
 from deploykit.checkouts.state import CheckedOutRef, CheckoutState, read_state, write_state
 from deploykit.errors import (
     CheckoutError,
+    LfsMissing,
     MirrorCorrupt,
     MirrorError,
     PreflightRefused,
@@ -38,8 +39,9 @@ from deploykit.errors import (
     TreeDamaged,
     TreeError,
 )
+from deploykit.mirror.lfs.needs import lfs_places
 from deploykit.mirror.submodules import ComposedTree
-from deploykit.names import RefName
+from deploykit.names import RefName, RepoName
 from deploykit.system.users import find_identity
 from deploykit.trees import Differences, WriteOptions
 from deploykit.trees.files import Owner, process_umask
@@ -53,9 +55,14 @@ _log = logging.getLogger(__name__)
 
 
 class Checkouts:
-    """The directories of one `CheckoutSettings`."""
+    """The directories of one `CheckoutSettings`.
 
-    def __init__(self, settings: CheckoutSettings) -> None:
+    Args:
+        lfs: the repositories whose objects of Git LFS are fetched, where the trees have submodules: when they change,
+            every tree is looked at again.
+    """
+
+    def __init__(self, settings: CheckoutSettings, lfs: Iterable[RepoName] = ()) -> None:
         self.settings = settings
         self.rule = rule_of(settings)
         self.places = CheckoutPlaces(settings, self.rule)
@@ -67,6 +74,7 @@ class Checkouts:
         self._options = WriteOptions(
             durable=settings.durable, owner=owner, fingerprint=f"checkout-1 {self._rules!r} {owner} {umask:03o}"
         )
+        self._lfs = [repo.encode() for repo in lfs]
 
     def update(self, source: CheckoutSource, only: Collection[RefName] | None = None) -> CheckoutResult:
         """Make the directories show what the source holds. Safe to repeat after any interruption.
@@ -120,7 +128,8 @@ class Checkouts:
         return found
 
     def _update(self, source: CheckoutSource, only: Collection[RefName] | None) -> CheckoutResult:
-        state = read_state(self.places.ours, self._options.fingerprint)
+        fingerprint = fingerprint_with(self._options.fingerprint, (), [*lfs_places(source), *self._lfs])
+        state = read_state(self.places.ours, fingerprint)
         refs = dict(source.refs)
         if not refs:
             return CheckoutResult()  # never fetched, or all refs lost: no reason to remove any directory
@@ -129,6 +138,7 @@ class Checkouts:
         refused = dict(plan.refused)
         failed: dict[str, str] = {}
         damage: list[TreeDamaged | MirrorCorrupt] = []
+        lacking: set[tuple[RepoName, str]] = set()
         removed = self._remove_all(plan.removed, plan, state)
         for directory, ref in plan.directories.items():
             if only is not None and ref not in only:
@@ -145,6 +155,8 @@ class Checkouts:
                 if isinstance(error, TreeDamaged | MirrorCorrupt):
                     damage.append(error)
                 failed[ref] = str(error)
+                if isinstance(error, LfsMissing):
+                    lacking |= {(RepoName(repo), error.problem) for repo in error.repos if repo}
             except (TreeError, PreflightRefused) as error:
                 refused[ref] = str(error)
             except OSError as error:
@@ -155,6 +167,7 @@ class Checkouts:
             refused=refused,
             failed=failed,
             damage=tuple(damage),
+            lacking=frozenset(lacking),
         )
 
     # -- one directory -----------------------------------------------------------------------------------------------
@@ -164,7 +177,7 @@ class Checkouts:
     ) -> CheckoutChange | None:
         """Build the ref's tree beside the live copy and swap; None when the live copy is that tree already."""
         resolved = source.resolve(ref)
-        copies = self.copies(directory, resolved)
+        copies = self.copies(directory, source, resolved)
         live = self._live(directory)
         if live is not None:
             manifest = copies.manifest(live)
@@ -198,11 +211,14 @@ class Checkouts:
             raise in_the_way(self.rule.root / directory, f"a symlink to {link.text!a}")
         return slot if (self.places.home(directory) / slot).is_dir() else None
 
-    def copies(self, directory: str, resolved: ResolvedRef | None = None) -> TreeCopies:
-        """Return the copies of a directory, to be written from what a ref stands for."""
+    def copies(
+        self, directory: str, source: CheckoutSource | None = None, resolved: ResolvedRef | None = None
+    ) -> TreeCopies:
+        """Return the copies of a directory, to be written from what a ref of a source stands for."""
         mounts = resolved.mounts if isinstance(resolved, ComposedTree) else ()
-        fingerprint = fingerprint_with(self._options.fingerprint, mounts)
-        options = attrs.evolve(self._options, mounts=mounts, fingerprint=fingerprint)
+        lfs = lfs_places(source, mounts) if source is not None else {}
+        fingerprint = fingerprint_with(self._options.fingerprint, mounts, lfs)
+        options = attrs.evolve(self._options, mounts=mounts, lfs=lfs, fingerprint=fingerprint)
         return TreeCopies(home=self.places.home(directory), rules=self._rules, options=options)
 
     def _remove(self, directory: str) -> bool:
@@ -261,7 +277,7 @@ class Checkouts:
         return {d: ref for d, ref in held.items() if os.path.lexists(self.rule.root / d)}
 
     def _save(self, state: CheckoutState) -> None:
-        write_state(self.places.ours, self._options.fingerprint, state, durable=self.settings.durable)
+        write_state(self.places.ours, state, durable=self.settings.durable)
 
 
 def _owner(text: str) -> Owner | None:

@@ -9,7 +9,7 @@ from typing import Protocol
 import attrs
 
 from deploykit.errors import MirrorCorrupt, TreeDamaged
-from deploykit.names import ObjectId, RefName
+from deploykit.names import ObjectId, RefName, RepoName
 from deploykit.trees import ObjectStore
 
 
@@ -54,6 +54,7 @@ class CheckoutResult:
 
     `refused`: the ref's tree or name, or what is in the way, has to change. `failed`: the disk or the mirror has to be
     repaired, and the next update tries again. `damage`: the errors among those that say that a mirror is damaged.
+    `lacking`: submodules' repositories whose mirrors lack objects of Git LFS, each with the problem.
     """
 
     changed: tuple[CheckoutChange, ...] = ()
@@ -61,3 +62,4 @@ class CheckoutResult:
     refused: Mapping[str, str] = attrs.field(factory=dict)
     failed: Mapping[str, str] = attrs.field(factory=dict)
     damage: tuple[TreeDamaged | MirrorCorrupt, ...] = ()
+    lacking: frozenset[tuple[RepoName, str]] = frozenset()

@@ -58,6 +58,11 @@ class Repository:
         return self._repo.object_store
 
     @property
+    def lfs_directory(self) -> Path:
+        """The directory in which git-lfs keeps objects, as long as no setting of its own says otherwise."""
+        return Path(self._repo.commondir()) / "lfs"
+
+    @property
     def refs(self) -> dict[RefName, ObjectId]:
         """Branches, tags and other refs, each with the object that it names.
 

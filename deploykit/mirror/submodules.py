@@ -166,6 +166,10 @@ class SubmoduleSource:
         """The default branch of the repository itself."""
         return self._base.head
 
+    def repositories(self, mounts: Iterable[Mount], /) -> Mapping[bytes, RefSource]:
+        """Return the repository at each place of a tree that was resolved here; the root's path is empty."""
+        return {b"": self._base} | {mount.path: self._rules.open(RepoName(mount.repo)) for mount in mounts}
+
     def release(self) -> None:
         """Forget what was read and made."""
         self._store = None

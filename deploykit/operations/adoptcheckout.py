@@ -84,11 +84,15 @@ def _candidates(settings: Settings, place: Path) -> Iterator[tuple[RepoName, Che
 def _source(settings: Settings, repo: RepoName, checkouts: Checkouts, stack: contextlib.ExitStack) -> CheckoutSource:
     """Open a repository's mirror, with those of its submodules where the checkouts have them."""
 
-    def opened(name: RepoName) -> Mirror:
-        chosen = settings.repositories[name]
-        return Mirror.open(mirror_path(settings, name), chosen.url, chosen.mirror)
+    opened: dict[RepoName, Mirror] = {}
 
-    mirror = stack.enter_context(opened(repo))
+    def open_once(name: RepoName) -> Mirror:
+        if name not in opened:
+            chosen = settings.repositories[name]
+            opened[name] = stack.enter_context(Mirror.open(mirror_path(settings, name), chosen.url, chosen.mirror))
+        return opened[name]
+
+    mirror = open_once(repo)
     if checkouts.settings.submodules != "mirror":
         return mirror
-    return with_submodules(mirror, settings, checkouts.settings.submodule_depth, opened, stack)
+    return with_submodules(mirror, settings, checkouts.settings.submodule_depth, open_once)

@@ -6,6 +6,7 @@ import os
 
 import attrs
 
+from deploykit.mirror.lfs.needs import lfs_places
 from deploykit.release.adoption import Adoption
 from deploykit.release.environment import rules_of
 from deploykit.release.model import ReleaseVersion
@@ -54,9 +55,11 @@ def entries_of(source: TreeSource | None, plan: Adoption, settings: SiteSettings
     else:
         found = resolve_commit(source, plan.ref or plan.commit, plan.commit, Allowances(moved=True))
     rules = attrs.evolve(rules_of(settings), symlinks="any", raw_attributes=CONVERTING)
+    mounts = mounts_of(found)
     options = WriteOptions(
         commit="" if plan.parts else plan.commit,
-        mounts=mounts_of(found),
+        mounts=mounts,
+        lfs=lfs_places(source, mounts),
         outside=frozenset(os.fsencode(path.rstrip("/")) for path in settings.shared),
     )
     return entries_written(source.store, found.tree, rules, options)

@@ -15,6 +15,7 @@ import attrs
 
 from deploykit.errors import DeploykitError, ReleaseError
 from deploykit.git.objectformat import blob_id
+from deploykit.mirror.lfs.needs import lfs_places
 from deploykit.names import ObjectId
 from deploykit.release.environment import Environment
 from deploykit.release.model import Release, ReleaseVersion
@@ -44,6 +45,21 @@ class Exported:
     detail: str
 
 
+def options_of(site: Site, source: TreeSource, found: ResolvedTree, environment: Environment) -> WriteOptions:
+    """Return with which a site's tree is written."""
+    mounts = mounts_of(found)
+    lfs = lfs_places(source, mounts)
+    return WriteOptions(
+        durable=False,
+        owner=environment.owner,
+        outside=frozenset(os.fsencode(p.rstrip("/")) for p in site.settings.shared),
+        fingerprint=fingerprint_with(environment.fingerprint, mounts, lfs),
+        commit="" if parts_of(found) else found.commit,
+        mounts=mounts,
+        lfs=lfs,
+    )
+
+
 def export(
     site: Site,
     source: TreeSource,
@@ -65,17 +81,8 @@ def export(
         TreeError: the tree holds what must not be written.
         OSError: the file system refused.
     """
-    tree, mounts = found.tree, mounts_of(found)
-    options = WriteOptions(
-        durable=False,
-        owner=environment.owner,
-        outside=frozenset(os.fsencode(p.rstrip("/")) for p in site.settings.shared),
-        fingerprint=fingerprint_with(environment.fingerprint, mounts),
-        commit="" if parts_of(found) else found.commit,
-        mounts=mounts,
-        tick=final,
-        progress=progress,
-    )
+    tree = found.tree
+    options = attrs.evolve(options_of(site, source, found, environment), tick=final, progress=progress)
     building, exported = site.building / name, None
     if recycled is not None:
         # Under a name of its own: it may hold files of another user, and then cannot be removed if it is of no use.

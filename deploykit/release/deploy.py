@@ -113,6 +113,10 @@ class Deployer:
             scripts=environment.optional_steps(site.settings),
             activate=request.phase != "prepare",
         )
+        try:
+            preflight.check_objects(source, found, site, environment, plan.recycle)
+        except DeploykitError as error:
+            return refused(error)
         entry = JournalEntry(
             operation=self._operation(
                 state, request.phase, release_name(plan.seq, version.tag, version.commit), version, request
@@ -127,9 +131,7 @@ class Deployer:
             steps=(StepRecord(name="preflight", outcome="done", seconds=round(time.monotonic() - started, 3)),),
         )
         runner = self._begin(entry, environment)
-        if isinstance(runner, DeployResult):
-            return runner
-        return self._build(runner, source, found, plan.recycle, warning)
+        return self._build(runner, source, found, plan.recycle, warning) if isinstance(runner, StepRunner) else runner
 
     def _go_on_with_existing(
         self, state: SiteRecord, request: DeployRequest, version: ReleaseVersion

@@ -6,14 +6,14 @@ An earlier release's tree is made again from its record, whatever the settings s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import attrs
 
 from deploykit.composition import composition_id
 from deploykit.errors import DeploykitError, PreflightRefused
 from deploykit.git.composedstore import ComposedStore
-from deploykit.mirror.submodules import ComposedTree, ResolvedObject, ResolvingSource
+from deploykit.mirror.submodules import ComposedTree, RefSource, ResolvedObject, ResolvingSource, SubmoduleSource
 from deploykit.names import ObjectId, RepoName
 from deploykit.release.model import ReleasePart
 from deploykit.trees.graft import Mount, graft
@@ -101,6 +101,19 @@ class PartSource:
             mounts=tuple(mounts),
             parts=tuple(sorted(parts, key=lambda part: part.repo)),
         )
+
+    def repositories(self, mounts: Iterable[Mount], /) -> Mapping[bytes, RefSource]:
+        """Return the repository at each place of a tree that was composed here; there is none at its root."""
+        known, found = tuple(mounts), dict[bytes, RefSource]()
+        for repo, path in self.places.items():
+            place, source = path.encode(), self._open(repo)
+            found[place] = source
+            if isinstance(source, SubmoduleSource):
+                start = place + b"/"
+                inside = [attrs.evolve(m, path=m.path[len(start) :]) for m in known if m.path.startswith(start)]
+                below = source.repositories(inside)
+                found |= {start + at if at else place: repository for at, repository in below.items()}
+        return found
 
     def _tree_of(self, part: ReleasePart) -> ResolvedObject:
         source = self._open(part.repo)

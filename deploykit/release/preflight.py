@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import os
 from collections.abc import Callable, Iterable
@@ -11,13 +12,15 @@ import attrs
 
 from deploykit.errors import PolicyRefused, PreflightRefused, TreeError
 from deploykit.git.commits import is_ancestor
+from deploykit.mirror.lfs.needs import check_lfs
 from deploykit.names import ObjectId
+from deploykit.release.build import options_of
 from deploykit.release.environment import Environment, environment_of
 from deploykit.release.model import Release, ReleaseVersion
 from deploykit.release.requests import Allowances
 from deploykit.release.scriptfinder import check_safe_to_run, entry_name, scripts_in_tree
 from deploykit.release.site import Site
-from deploykit.release.source import TreeSource
+from deploykit.release.source import ResolvedTree, TreeSource, recall
 from deploykit.settings.site import SiteSettings
 from deploykit.trees import Differences, Manifest, TreeRules, compare, list_directory
 
@@ -168,6 +171,26 @@ def check_drift(site: Site, live: str, manifest: Manifest, allow: Allowances) ->
     if site.settings.drift == "refuse" and not allow.drift:
         raise PolicyRefused(text, "look at it with `deploykit release verify`; bring the edits into the repository")
     return text
+
+
+def check_objects(
+    source: TreeSource, found: ResolvedTree, site: Site, environment: Environment, recycled: Release | None = None
+) -> None:
+    """Refuse a tree that needs objects of Git LFS that are not there.
+
+    Args:
+        recycled: the release that becomes the new one, if one does: what it has already is not needed.
+
+    Raises:
+        LfsMissing: naming them.
+        TreeError: they are larger than allowed, or the tree cannot be read.
+    """
+    options, manifest = options_of(site, source, found, environment), None
+    if recycled is not None and options.lfs:
+        recall(source, recycled)
+        with contextlib.suppress(TreeError):  # then it is not recycled
+            manifest = site.manifest(recycled.name)
+    check_lfs(source.store, found.tree, environment.rules, options, manifest)
 
 
 def check_all(source: TreeSource, tree: ObjectId, site: Site, allow: Allowances) -> tuple[Environment, str]:

@@ -11,6 +11,7 @@ import attrs
 from deploykit.errors import TreeError
 from deploykit.names import ObjectId, RefName
 from deploykit.release import preflight
+from deploykit.release.build import options_of
 from deploykit.release.environment import Environment
 from deploykit.release.model import STEPS, Release, ReleasePart
 from deploykit.release.ondisk import damage, is_live
@@ -18,10 +19,10 @@ from deploykit.release.plan import plan_deploy
 from deploykit.release.requests import DeployRequest
 from deploykit.release.resolve import resolve_request, version_of
 from deploykit.release.site import Site, release_name
-from deploykit.release.source import ResolvedTree, TreeSource, mounts_of, recall
+from deploykit.release.source import ResolvedTree, TreeSource, recall
 from deploykit.system.boottime import boot_time
 from deploykit.trees import TreeEntry, check_link, list_changes, list_tree
-from deploykit.trees.graft import fingerprint_with
+from deploykit.trees.lfsfiles import list_lfs_files, object_id
 
 _SUBMODULE: Final = 0o160000
 
@@ -105,13 +106,14 @@ def preview(site: Site, source: TreeSource, request: DeployRequest) -> Preview:
         scripts=environment.optional_steps(site.settings),
         activate=activate,
     )
-    name, build, steps = release_name(plan.seq, tag, found.commit), "fresh", plan.steps
+    name, steps = release_name(plan.seq, tag, found.commit), plan.steps
+    build = plan.recycle.name if plan.recycle is not None else "fresh"
     prepared = None if request.again or not activate else state.prepared(version.ref, version.commit)
     if prepared is not None and prepared.version == version and not damage(site, prepared.name):
         name = build = prepared.name
         steps = tuple(s for s in steps if s not in STEPS[: STEPS.index("activate")])
-    elif plan.recycle is not None:
-        build = plan.recycle.name
+    else:
+        preflight.check_objects(source, found, site, environment, plan.recycle)
     entries = [e for e in list_tree(source.store, found.tree, environment.rules) if e.mode != _SUBMODULE]
     added = [e.path for e in entries]
     changed: list[bytes] = []
@@ -178,13 +180,19 @@ def _differences(
         TreeError: its manifest cannot be read.
     """
     manifest = site.manifest(live.name)
-    if manifest.fingerprint == fingerprint_with(environment.fingerprint, mounts_of(found)):
+    options = options_of(site, source, found, environment)
+    if manifest.fingerprint == options.fingerprint:
         recall(source, live)
         with contextlib.suppress(TreeError):  # its tree is not in the mirror any more
             diff = list_changes(source.store, ObjectId(live.tree), found.tree, environment.rules)
             gone = [*diff.removed, *(d + b"/" for d in diff.removed_directories)]
             return [e.path for e in diff.added], [e.path for e in diff.changed], gone
-    was = {os.fsencode(row.path): (row.mode, row.oid) for row in manifest.rows() if not row.ours}
+    rows = {os.fsencode(row.path): row for row in manifest.rows() if not row.ours}
+    was = {path: (row.mode, row.oid) for path, row in rows.items()}
     now = {e.path: (e.mode, e.oid.decode()) for e in entries}
+    for file in list_lfs_files(source.store, found.tree, environment.rules, options):
+        row = rows.get(file.path)
+        alike = row is not None and row.size == file.pointer.size  # only then it is worth reading
+        now[file.path] = now[file.path][0], object_id(file, options, manifest.oid_length) if alike else ""
     changed = [path for path in now if path in was and now[path] != was[path]]
     return [path for path in now if path not in was], changed, [path for path in was if path not in now]

@@ -317,7 +317,8 @@ class Runner:
         if not self.site.exists():
             try:  # not even the site's own directories are made for what will be refused
                 found = resolve_request(source, request, None)
-                preflight.check_all(source, found.tree, self.site, request.allow)
+                environment, _ = preflight.check_all(source, found.tree, self.site, request.allow)
+                preflight.check_objects(source, found, self.site, environment)
             except DeploykitError as error:
                 return self.with_site_state(refused(error))
         return self._locked(lambda deployer: deployer.make(source, request))

@@ -11,7 +11,7 @@ Rules:
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Set
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dulwich.errors import ObjectFormatException
@@ -34,6 +34,7 @@ SYMLINK: Final = 0o120000
 GITLINK: Final = 0o160000
 DIRECTORY: Final = 0o040000
 
+_SLASH: Final = ord("/")
 _MAX_PATH: Final = 4000  # PATH_MAX is 4096 with the site's own path before it
 _MAX_TREE_BYTES: Final = 64 * 1024 * 1024
 _KEPT_TREES: Final = 4096
@@ -138,6 +139,20 @@ class TreeWalk:
         yield TreeDirectory(path, entries)
         for full, sha in below:
             yield from self.walk(sha, full, depth + 1)
+
+    def entries_at(self, oid: bytes, paths: Collection[bytes]) -> Iterator[TreeEntry]:
+        """Yield the files, links and submodules at some paths; nothing where there is none."""
+        above = {path[:at] for path in paths for at, byte in enumerate(path) if byte == _SLASH}
+        return self._entries_at(oid, b"", frozenset(paths), above)
+
+    def _entries_at(self, oid: bytes, path: bytes, paths: Set[bytes], above: Set[bytes]) -> Iterator[TreeEntry]:
+        prefix = path + b"/" if path else b""
+        for name, mode, sha in self.tree(oid, path):
+            full = prefix + name
+            if mode == DIRECTORY and full in above:
+                yield from self._entries_at(sha, full, paths, above)
+            elif mode != DIRECTORY and full in paths:
+                yield TreeEntry(full, mode, sha)
 
     def check_entry(self, full: bytes, mode: int) -> None:
         """Apply the policies for links and submodules to one entry."""

@@ -37,10 +37,17 @@ class Mount:
     commit: str
 
 
-def fingerprint_with(fingerprint: str, mounts: Iterable[Mount]) -> str:
-    """Return the fingerprint of a tree with others in it: their places decide whose attributes count."""
-    places = sorted(mount.path for mount in mounts)
-    return hashlib.sha256(repr((fingerprint, places)).encode()).hexdigest()[:16] if places else fingerprint
+def fingerprint_with(fingerprint: str, mounts: Iterable[Mount], lfs: Iterable[bytes] = ()) -> str:
+    """Return the fingerprint of a tree with others in it: their places decide whose attributes count.
+
+    Args:
+        lfs: the places of the repositories whose pointers are written as what they stand for.
+    """
+    places, filled = sorted(mount.path for mount in mounts), sorted(lfs)
+    if not places and not filled:
+        return fingerprint
+    text = repr((fingerprint, places, filled)) if filled else repr((fingerprint, places))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def graft(store: ComposedStore, tree: bytes, grafts: Mapping[bytes, bytes]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -9,10 +10,11 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from deploykit.git.objectformat import hash_of_size
+from deploykit.git.lfspointer import LfsPointer
+from deploykit.git.objectformat import blob_id
 from deploykit.git.objectreader import ObjectReader
 from deploykit.trees.entries import GITLINK, SYMLINK, TreeWalk
-from deploykit.trees.files import open_directory
+from deploykit.trees.files import file_id, open_directory
 from deploykit.trees.manifest import Manifest, ManifestRows
 from deploykit.trees.rules import TreeRules
 from deploykit.trees.writer import WriteOptions, check_links, contents_of, next_tick
@@ -21,11 +23,11 @@ if TYPE_CHECKING:
     from deploykit.names import ObjectId
     from deploykit.trees import ObjectStore
 
-_PIECE: Final = 1 << 20
 _SHA1: Final = 20
 
-#: path -> (mode, hex id) of each file and symlink of a commit, as it is written; of a submodule that is left empty.
-Entries = Mapping[str, tuple[int, str]]
+#: path -> mode and what is written there: the hex id of a file or symlink, a file's object of Git LFS, the id of a
+#: submodule that is left empty.
+Entries = Mapping[str, tuple[int, str | LfsPointer]]
 #: path -> `lstat` of everything below a directory.
 Listing = Mapping[str, os.stat_result]
 
@@ -51,7 +53,7 @@ def entries_written(store: ObjectStore, tree: ObjectId, rules: TreeRules, option
     Raises:
         TreeError: what it would refuse.
     """
-    found: dict[str, tuple[int, str]] = {}
+    found: dict[str, tuple[int, str | LfsPointer]] = {}
     with ObjectReader(store, max_bytes=rules.max_file_bytes) as reader:
         walked = TreeWalk(reader, rules)
         directories = list(walked.walk(walked.root(tree), b"", 0))
@@ -59,8 +61,13 @@ def entries_written(store: ObjectStore, tree: ObjectId, rules: TreeRules, option
         entries = [e for d in contents.without_ignored(directories) for e in d.entries]
         check_links(reader, entries, rules, options.outside)
         for entry in entries:
-            oid = entry.oid.decode() if entry.mode in (SYMLINK, GITLINK) else contents.of(entry)[1].hex()
-            found[os.fsdecode(entry.path)] = entry.mode, oid
+            what: str | LfsPointer
+            if entry.mode in (SYMLINK, GITLINK):
+                what = entry.oid.decode()
+            else:
+                lfs = contents.lfs_file(entry)
+                what = lfs.pointer if lfs is not None else contents.of(entry)[1].hex()
+            found[os.fsdecode(entry.path)] = entry.mode, what
     return found
 
 
@@ -92,6 +99,7 @@ def walk(fd: int, where: str = "") -> Iterator[tuple[str, os.stat_result, int, s
 def compare_with(fd: int, entries: Entries) -> LiveFiles:
     """Read every file below an open directory, and compare it with a commit's."""
     left, modified, added, count = set(entries), [], [], 0
+    oid_length = _oid_length(entries)
     hollow: set[str] = set()
     for path, seen, at, name in walk(fd):
         hollow.discard(path.rpartition("/")[0])
@@ -106,7 +114,7 @@ def compare_with(fd: int, entries: Entries) -> LiveFiles:
             added.append(path)
             continue
         left.discard(path)
-        if not is_as_stored(name, at, seen, *entries[path]):
+        if stored_id(name, at, seen, oid_length, *entries[path]) is None:
             modified.append(path)
     added += [f"{path}/" for path in hollow if not any(known.startswith(f"{path}/") for known in entries)]
     return LiveFiles(
@@ -116,14 +124,13 @@ def compare_with(fd: int, entries: Entries) -> LiveFiles:
 
 def manifest_of(fd: int, entries: Entries, tree: str) -> Manifest:
     """Return the manifest of a directory as it is; what is not as a commit has it has no id."""
-    oid_length = next((len(oid) // 2 for _, oid in entries.values()), _SHA1)
+    oid_length = _oid_length(entries)
     rows = ManifestRows(oid_length)
     for path, seen, at, name in walk(fd):
         if stat.S_ISDIR(seen.st_mode):
             rows.directories.add(path)
-        elif path in entries and is_as_stored(name, at, seen, *entries[path]):
-            mode, oid = entries[path]
-            rows.add(path, mode, seen, bytes.fromhex(oid))
+        elif path in entries and (oid := stored_id(name, at, seen, oid_length, *entries[path])) is not None:
+            rows.add(path, entries[path][0], seen, oid)
         else:
             rows.add(path, stat.S_IFMT(seen.st_mode), seen, bytes(oid_length))
     return rows.finish(tree=tree, fingerprint="adopted", device=os.fstat(fd).st_dev, taken_ns=next_tick())
@@ -148,27 +155,37 @@ def _alike(one: os.stat_result, other: os.stat_result | None) -> bool:
     return not stat.S_ISREG(one.st_mode) or (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
 
 
-def is_as_stored(name: str, at: int, seen: os.stat_result, mode: int, oid: str) -> bool:
-    """Return whether a file or symlink on disk is what a tree's entry says; one that is gone by now is not."""
+def _oid_length(entries: Entries) -> int:
+    """Return the bytes of a git id of the repository."""
+    return next((len(what) // 2 for _, what in entries.values() if isinstance(what, str)), _SHA1)
+
+
+def stored_id(
+    name: str, at: int, seen: os.stat_result, oid_length: int, mode: int, what: str | LfsPointer
+) -> bytes | None:
+    """Return the git id (binary, of that many bytes) of a file or symlink on disk that is what a tree's entry says.
+
+    None for another one, and where it is gone by now.
+    """
     try:
-        return _is_as_stored(name, at, seen, mode, oid)
+        return _stored_id(name, at, seen, oid_length, mode, what)
     except FileNotFoundError:
-        return False
+        return None
 
 
-def _is_as_stored(name: str, at: int, seen: os.stat_result, mode: int, oid: str) -> bool:
-    if stat.S_ISLNK(seen.st_mode):
-        content = os.fsencode(os.readlink(name, dir_fd=at))
-        digest = hash_of_size(len(oid) // 2).new(b"blob %d\0" % len(content))
-        digest.update(content)
-        return stat.S_ISLNK(mode) and digest.hexdigest() == oid
-    if not stat.S_ISREG(seen.st_mode) or not stat.S_ISREG(mode) or bool(seen.st_mode & 0o100) != bool(mode & 0o100):
-        return False
-    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=at)
-    try:
-        digest = hash_of_size(len(oid) // 2).new(b"blob %d\0" % os.fstat(fd).st_size)
-        while piece := os.read(fd, _PIECE):
-            digest.update(piece)
-        return digest.hexdigest() == oid
-    finally:
-        os.close(fd)
+def _stored_id(
+    name: str, at: int, seen: os.stat_result, oid_length: int, mode: int, what: str | LfsPointer
+) -> bytes | None:
+    is_link = stat.S_ISLNK(mode)
+    if stat.S_IFMT(seen.st_mode) != stat.S_IFMT(mode) or not (is_link or (seen.st_mode ^ mode) & 0o100 == 0):
+        return None
+    if isinstance(what, LfsPointer):
+        if seen.st_size != what.size:
+            return None
+        digest = hashlib.sha256()
+        oid = file_id(name, at, oid_length, digest.update)
+        return oid if digest.hexdigest() == what.oid else None
+    wanted = bytes.fromhex(what)
+    text = os.fsencode(os.readlink(name, dir_fd=at)) if is_link else b""
+    oid = blob_id(text, len(wanted)) if is_link else file_id(name, at, len(wanted))
+    return oid if oid == wanted else None

@@ -2,7 +2,7 @@
 
 Rules:
 
-* Each commit must be there under its ref: a mirror that holds it so is not fetched.
+* Each commit must be there under its ref: a mirror that holds it so is not fetched, unless it lacks objects of Git LFS.
 * Mirrors are opened once for a command, and closed by its owner's stack. Nothing of them is open while one is fetched:
   a damaged one is cloned anew by that.
 * Which repositories a site has, its settings say; a command can only agree.
@@ -18,7 +18,7 @@ from deploykit.daemons.agent.damage import damaged_among
 from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.progress import CommandProgress
 from deploykit.daemons.agent.submodules import lacking_of, with_submodules
-from deploykit.errors import DeploykitError, MirrorError, PolicyRefused
+from deploykit.errors import DeploykitError, LfsMissing, MirrorError, PolicyRefused
 from deploykit.messages import DeployRequested
 from deploykit.mirror import Mirror
 from deploykit.mirror.submodules import ResolvingSource, SubmoduleSource
@@ -99,6 +99,17 @@ class CommandSources:
     def damaged(self, error: BaseException | None) -> frozenset[RepoName]:
         """Return the repositories whose mirrors an error from such a source says are damaged."""
         return damaged_among(self._opened, error)
+
+    def fetch_objects(self, missing: LfsMissing) -> None:
+        """Fetch the mirrors that lack objects of Git LFS: a fetch may still go on, or they were pushed since."""
+        request = self._request
+        asked = {part.repo: (part.ref, part.commit) for part in request.parts}
+        for name in missing.repos:
+            repo = RepoName(name) if name else self._site.repo
+            if repo is not None:
+                _log.info("[%s] does not hold all objects of Git LFS yet: fetching", repo)
+                ref, commit = asked.get(repo, (request.ref, request.commit) if not name else (None, None))
+                self._fetch(repo, ref, commit)
 
     def _open(self, repo: RepoName) -> ResolvingSource:
         if repo not in self._sources:

@@ -24,9 +24,9 @@ from deploykit.daemons.agent.gate import BuildGate
 from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.progress import ProgressSender
 from deploykit.daemons.agent.sitestates import release_of
-from deploykit.errors import DeploykitError, PolicyRefused
+from deploykit.errors import DeploykitError, LfsMissing, PolicyRefused
 from deploykit.messages import DeployOutcome, DeployRequested, one_line
-from deploykit.release import DeployResult, PartRequest, Runner, Site
+from deploykit.release import DeployResult, PartRequest, Runner, Site, TreeSource
 from deploykit.settings.node import Settings
 from deploykit.trust.signature import Signers
 
@@ -128,10 +128,20 @@ class SiteDeployer:
             result = put_live(commit, ref=ref, **more)
             if result.outcome != "refused" or isinstance(result.error, PolicyRefused):
                 return result
-            return put_live(commit, ref=ref, source=sources.source(), **more)
+            return _with_objects(sources, lambda source: put_live(commit, ref=ref, source=source, **more))
         make = runner.deploy if phase == "deploy" else runner.prepare
         parts = {part.repo: PartRequest(ref=part.ref, commit=part.commit) for part in request.parts}
-        return make(sources.source(), ref, commit, parts=parts, **more)
+        return _with_objects(sources, lambda source: make(source, ref, commit, parts=parts, **more))
+
+
+def _with_objects(sources: CommandSources, act: Callable[[TreeSource], DeployResult]) -> DeployResult:
+    """Act; where objects of Git LFS are missing, fetch once and try again. Until then nothing is touched."""
+    source = sources.source()
+    result = act(source)
+    if result.outcome != "refused" or not isinstance(result.error, LfsMissing):
+        return result
+    sources.fetch_objects(result.error)
+    return act(source)
 
 
 def _check_parts(request: DeployRequested, site: Site) -> None:

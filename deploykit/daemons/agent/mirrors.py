@@ -308,7 +308,8 @@ class MirrorHandler:
         # Only now they are sure to go out: only then what they name counts as reported.
         self._pending.add(reports)
         self._reported[repo], self._left_out[repo] = reported, known
-        self._submodules.fetched(repo, moved=isinstance(outcome, FetchResult) and bool(outcome.changes))
+        news = isinstance(outcome, FetchResult) and bool(outcome.changes or outcome.lfs.objects)
+        self._submodules.fetched(repo, news=news)
 
     def _update_checkouts(
         self, repo: RepoName, mirror: Mirror, held: Mapping[RefName, ObjectId], checkouts: Checkouts, only: Refs
@@ -385,5 +386,6 @@ def _checkouts_of(settings: Settings, repo: RepoName) -> tuple[Checkouts, ...]:
     """Return the checkouts of a repository. Its address is checked too: what cannot work fails before anything runs."""
     chosen = settings.repositories[repo]
     parse_origin_url(chosen.url, allow_http=chosen.mirror.allow_http)
-    made = (Checkouts(each) for each in chosen.checkouts)
+    lfs = [repo for repo, other in settings.repositories.items() if other.mirror.lfs]
+    made = (Checkouts(each, lfs if each.submodules == "mirror" else ()) for each in chosen.checkouts)
     return tuple(each for each in made if each.rule.patterns)  # mode normal: the mirror alone

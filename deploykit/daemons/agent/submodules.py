@@ -73,7 +73,7 @@ class SubmoduleCheckouts:
     def update(
         self, repo: RepoName, mirror: Mirror, checkouts: Checkouts, only: Collection[RefName] | None
     ) -> CheckoutResult:
-        """Update directories; have mirrors fetched that lack submodules, and cloned anew that are damaged.
+        """Update directories; have mirrors fetched that lack submodules or objects of Git LFS, and damaged ones cloned.
 
         What is missing again after that is not asked for once more: it comes with a later comparison of all mirrors.
         """
@@ -95,9 +95,11 @@ class SubmoduleCheckouts:
             result = checkouts.update(source, only)
         lacking = lacking_of(source.lacked)
         damaged = _damaged(opened, result) | {each for each, is_damaged in lacking.items() if is_damaged}
-        waits = frozenset(
-            (each.repo, each.commit) for each in source.lacked if each.repo is not None and not each.too_deep
-        ) | frozenset((each, _DAMAGED) for each in damaged)
+        waits = (
+            frozenset((each.repo, each.commit) for each in source.lacked if each.repo is not None and not each.too_deep)
+            | frozenset((each, _DAMAGED) for each in damaged)
+            | result.lacking
+        )
         with self._lock:
             place = repo, checkouts.settings.target
             new = waits - self._waits.get(place, frozenset())
@@ -110,16 +112,16 @@ class SubmoduleCheckouts:
             self._fetch(each)
         return result
 
-    def fetched(self, repo: RepoName, *, moved: bool) -> None:
+    def fetched(self, repo: RepoName, *, news: bool) -> None:
         """Have the directories tried again that wait for a mirror that was fetched.
 
         Only where it can help: two repositories that wait for each other would have each other fetched for ever.
 
         Args:
-            moved: refs of the mirror did.
+            news: refs of the mirror moved, or objects of Git LFS came.
         """
         with self._lock:
-            if not moved and repo not in self._asked:
+            if not news and repo not in self._asked:
                 return
             self._asked.discard(repo)
             waiting = {main for (main, _), lacking in self._waits.items() if any(each == repo for each, _ in lacking)}

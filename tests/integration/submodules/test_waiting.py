@@ -12,16 +12,21 @@ from deploykit.daemons.agent.submodules import SubmoduleCheckouts
 from deploykit.mirror import Mirror
 from deploykit.names import RepoName
 from deploykit.settings import RepositorySettings, Settings
-from deploykit.settings.mirror import CheckoutSettings
+from deploykit.settings.mirror import CheckoutSettings, MirrorSettings
+from tests.support.lfsrepos import LfsServer, LfsWorked
 from tests.support.submodules import Worked, git
 
 LOST = "0123456789" * 4
 
 
 class Node:
-    """Mirrors with a directory each, fetched one after the other as they are asked for, as by an agent."""
+    """Mirrors with a directory each, fetched one after the other as they are asked for, as by an agent.
 
-    def __init__(self, root: Path, *origins: Worked) -> None:
+    Args:
+        lfs: where the objects of Git LFS come from.
+    """
+
+    def __init__(self, root: Path, *origins: Worked, lfs: LfsServer | None = None) -> None:
         self.root = root
         targets = {
             RepoName(each.name): CheckoutSettings(
@@ -33,7 +38,11 @@ class Node:
             assert target.target is not None
             target.target.parent.mkdir(exist_ok=True)
         repositories = {
-            RepoName(each.name): RepositorySettings(url=each.url, checkouts=(targets[RepoName(each.name)],))
+            RepoName(each.name): RepositorySettings(
+                url=each.url,
+                checkouts=(targets[RepoName(each.name)],),
+                mirror=lfs.settings_for(each) if lfs is not None else MirrorSettings(),
+            )
             for each in origins
         }
         self.settings = Settings(node="n", state=root, repositories=repositories)  # type: ignore[arg-type]
@@ -43,14 +52,16 @@ class Node:
         self.submodules = SubmoduleCheckouts(self.settings, self.mirror, self.asked.append, self.asked.append)
 
     def mirror(self, repo: RepoName) -> Mirror:
-        return Mirror.open(self.root / f"{repo}.mirror", self.settings.repositories[repo].url)
+        chosen = self.settings.repositories[repo]
+        return Mirror.open(self.root / f"{repo}.mirror", chosen.url, chosen.mirror)
 
     def fetch(self, repo: RepoName) -> CheckoutResult:
         self.fetches.append(repo)
         with self.mirror(repo) as mirror:
-            moved = bool(mirror.fetch().changes)
+            fetched = mirror.fetch()
+            news = bool(fetched.changes or fetched.lfs.objects)
             result = self.submodules.update(repo, mirror, self.checkouts[repo], None)
-        self.submodules.fetched(repo, moved=moved)
+        self.submodules.fetched(repo, news=news)
         return result
 
     def fetch_what_is_asked_for(self) -> list[RepoName]:
@@ -117,3 +128,25 @@ def test_the_directory_follows_whichever_mirror_is_fetched_first(tmp_path: Path,
     node.asked += ["theme"]  # type: ignore[list-item]
     assert node.fetch_what_is_asked_for() == ["theme", "shop"]
     assert shown.read_bytes() == b"2"
+
+
+def test_the_directory_follows_when_the_objects_of_a_submodule_come(tmp_path: Path) -> None:
+    theme, shop = LfsWorked(tmp_path, "theme"), Worked(tmp_path, "shop")
+    theme.push({".gitattributes": b"*.bin filter=lfs -text\n", "a.bin": b"the object"})
+    shop.add(theme, "theme")
+    shop.push({})
+    place, late = theme.object_of("a.bin"), tmp_path / "late"
+    place.rename(late)
+    shown = tmp_path / "shown" / "shop" / "theme" / "a.bin"
+    with LfsServer(tmp_path) as server:
+        node = Node(tmp_path, theme, shop, lfs=server)
+        node.asked += ["theme", "shop"]  # type: ignore[list-item]
+        # The theme's mirror is asked once more, and then left alone: its server has not got the object.
+        assert node.fetch_what_is_asked_for() == ["theme", "shop", "theme", "shop"]
+        assert not shown.exists()
+        node.asked += ["shop"]  # type: ignore[list-item]
+        assert node.fetch_what_is_asked_for() == ["shop"]
+        late.rename(place)
+        node.asked += ["theme"]  # type: ignore[list-item]  # compared with its origin: no ref moves
+        assert node.fetch_what_is_asked_for() == ["theme", "shop"]
+    assert shown.read_bytes() == b"the object"

@@ -74,3 +74,22 @@ def test_what_a_killed_process_left_is_written_over(store: LfsStore) -> None:
     (store.root / "incoming" / pointer.oid).write_bytes(b"longer than what comes" * 100)
     put(store, pointer, CONTENT)
     assert store.path(pointer) is not None
+
+
+def test_another_store_takes_over_what_is_sound_and_nothing_else(store: LfsStore, tmp_path: Path) -> None:
+    good, bad = pointer_to(b"good"), pointer_to(b"bad!")
+    for pointer, content in ((good, b"good"), (bad, b"bad!")):
+        put(store, pointer, content)
+    damaged = store.path(bad)
+    assert damaged is not None
+    damaged.write_bytes(b"dab!")
+    strange = store.root / "objects" / "aa" / "bb"
+    strange.mkdir(parents=True)
+    (strange / pointer_to(b"x").oid).write_bytes(b"x")  # not in its place
+    (strange / ("aabb" + "0" * 60)).symlink_to(damaged)
+    store.write_complete(["0" * 40])
+    new = LfsStore(tmp_path / "new")
+    new.take_over(store)
+    assert [oid for oid, _, _ in new.held()] == [good.oid]
+    assert new.read_complete() == frozenset()
+    LfsStore(tmp_path / "other").take_over(LfsStore(tmp_path / "nothing"))
