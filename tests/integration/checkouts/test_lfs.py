@@ -81,7 +81,7 @@ def test_what_is_missing_is_named_and_the_directory_follows_when_it_comes(
     late.rename(tmp_path / "late")
     for _ in range(2):
         result = scene.update(shop, server.settings_for(shop))
-        assert (result.changed, result.damaged, result.lacking) == ((), False, frozenset())
+        assert (result.changed, result.damage, result.lacking) == ((), (), frozenset())
         assert "objects of Git LFS are missing: img/a.bin" in result.failed[MAIN]
         assert (tmp_path / "root" / "shown" / "img" / "a.bin").read_bytes() == FILES["img/a.bin"]
     (tmp_path / "late").rename(late)
@@ -155,7 +155,7 @@ def test_a_damaged_object_is_named_and_a_new_mirror_keeps_the_others(
         assert held is not None
         held.write_bytes(b"#!/bin/hs\n")
         result = scene.update(shop, settings)
-        assert result.damaged
+        assert result.damage
         assert f"the Git LFS object {held.name} of tool.bin is damaged" in result.failed[MAIN]
         asked = server.downloads
         mirror.reclone()
