@@ -67,7 +67,6 @@ if TYPE_CHECKING:
         KeyFileError,
         KeyNotTrusted,
         LedgerError,
-        LfsMissing,
         LockBusy,
         LockStoreError,
         LoginRefused,
@@ -99,7 +98,6 @@ if TYPE_CHECKING:
         SettingsError,
         SignatureError,
         SignatureNotEnough,
-        SubmoduleMissing,
         TreeDamaged,
         TreeError,
         Unsendable,
@@ -146,7 +144,6 @@ if TYPE_CHECKING:
         SiteAccess,
         SiteLocked,
         SiteOperation,
-        SitePart,
         SiteRelease,
         SiteState,
         SiteUnlocked,
@@ -215,7 +212,7 @@ _MODULES = {
         "PackagePublished PackageReported MirrorUpdated DeployRequested DeployReported DeployProgressed StepReport "
         "BuildEvidence "
         "RolloutAbort RolloutApproved RolloutProposed ApprovalWanted RolloutReported SiteLocked SiteUnlocked "
-        "LocksWanted SignedStatement NodeQueried NodeDescribed SiteState SiteOperation SitePart SiteRelease HeldRef "
+        "LocksWanted SignedStatement NodeQueried NodeDescribed SiteState SiteOperation SiteRelease HeldRef "
         "AgentInstance SiteAccess AccessGrantRequested AccessReported AccessRevokeRequested "
         "Notice Unknown"
     ),
@@ -256,9 +253,9 @@ _MODULES = {
         "ConnectError KeyNotTrusted SignatureNotEnough BuildStoreError RolloutMemoryError LockStoreError "
         "LoginRefused ClientIdInUse PublishError PublishRefused WindowFull Unsendable PublishManyFailed BusClosed "
         "DialectError FactsError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
-        "RefRefused SubmoduleMissing LfsMissing MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError "
-        "ReleaseError ScriptFailed PreflightRefused InstallError HookError BuildServerError MayNotLook ServiceFailed "
-        "DemoFailed BuildQueueError SelectorError JournalDamaged NobodyMatches RolloutError RolloutBusy "
+        "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
+        "PreflightRefused InstallError HookError BuildServerError MayNotLook ServiceFailed DemoFailed "
+        "BuildQueueError SelectorError JournalDamaged NobodyMatches RolloutError RolloutBusy "
         "WebError WebhookRefused ProjectionError LedgerError ActionRefused AccessError PackageError ConsoleUnreachable"
     ),
 }
@@ -275,7 +272,7 @@ __all__ = [
     "MirrorUpdated", "DeployRequested", "DeployReported", "StepReport", "BuildEvidence",
     "RolloutApproved", "RolloutProposed", "ApprovalWanted", "SiteLocked", "SiteUnlocked", "LocksWanted",
     "SignedStatement", "DeployProgressed", "RolloutAbort", "RolloutReported", "NodeQueried", "NodeDescribed",
-    "SiteState", "SiteOperation", "SitePart", "SiteRelease", "HeldRef", "AgentInstance", "AccessGrantRequested",
+    "SiteState", "SiteOperation", "SiteRelease", "HeldRef", "AgentInstance", "AccessGrantRequested",
     "AccessReported", "AccessRevokeRequested", "SiteAccess", "Notice", "Unknown",
     "TopicMap", "PRESETS", "topic_of",
     "RepoName", "RefName", "ObjectId", "SiteName", "NodeName",
@@ -306,7 +303,6 @@ __all__ = [
     "ConnectError", "LoginRefused", "ClientIdInUse", "PublishError", "PublishRefused", "WindowFull", "Unsendable",
     "PublishManyFailed", "BusClosed", "DialectError", "FactsError", "FrameError", "BrokerError", "MirrorError",
     "OriginError", "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy",
-    "SubmoduleMissing", "LfsMissing",
     "TreeError", "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError",
     "HookError", "JournalDamaged", "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError",
     "NobodyMatches", "RolloutError", "RolloutBusy", "SelectorError", "Selector", "Selection", "NodeFacts",

@@ -37,15 +37,7 @@ class _SeveralProblems(DeploykitError):
         self.problems = problems or (problem,)
 
 
-class _Damaged(DeploykitError):
-    """Files of a repository are damaged or missing. `repository` is its directory, empty where that is not known."""
-
-    def __init__(self, problem: str, remedy: str = "", *, repository: str = "") -> None:
-        super().__init__(problem, remedy)
-        self.repository = repository
-
-
-# -- names, settings, messages and their wire ----------------------------------------------------------------------
+# -- names and settings --------------------------------------------------------------------------------------------
 
 
 class InvalidName(DeploykitError, ValueError):
@@ -76,6 +68,9 @@ class SelectorError(UsageError):
     def __init__(self, problem: str, remedy: str = "", *, problems: tuple[str, ...] = (), position: int = 0) -> None:
         super().__init__(problem, remedy, problems=problems)
         self.position = position
+
+
+# -- messages and their wire -----------------------------------------------------------------------------------------
 
 
 class MessageError(_SeveralProblems):
@@ -128,11 +123,14 @@ class KeyUnavailable(KeyFileError):
     exit_code = 1
 
 
-# -- facts, outbox, ids, audit ---------------------------------------------------------------------------------------
+# -- facts -----------------------------------------------------------------------------------------------------------
 
 
 class FactsError(DeploykitError):
     """A source of facts or classes cannot be used. Correct the file or program; the other sources count meanwhile."""
+
+
+# -- outbox and ids --------------------------------------------------------------------------------------------------
 
 
 class OutboxError(DeploykitError):
@@ -153,6 +151,9 @@ class RolloutMemoryError(DeploykitError):
 
 class LockStoreError(DeploykitError):
     """A node cannot read or write what it knows of the locks of its sites. Correct owner or mode, or free the disk."""
+
+
+# -- audit -----------------------------------------------------------------------------------------------------------
 
 
 class AuditError(DeploykitError):
@@ -225,7 +226,7 @@ class DialectError(BusError):
     exit_code = 2
 
 
-# -- fleet, embedded broker ------------------------------------------------------------------------------------------
+# -- fleet -----------------------------------------------------------------------------------------------------------
 
 
 class RolloutError(DeploykitError):
@@ -244,6 +245,9 @@ class NobodyMatches(DeploykitError):
     """No node matches, so nobody was addressed. Look at `deploykit nodes`, and correct what chooses."""
 
 
+# -- testing ---------------------------------------------------------------------------------------------------------
+
+
 class FrameError(DeploykitError):
     """A peer sent bytes that are not STOMP, or more than the limits allow. Close the connection."""
 
@@ -252,7 +256,7 @@ class BrokerError(DeploykitError):
     """The embedded broker cannot go on (its disk, its thread). Nothing unconfirmed was kept; start it again."""
 
 
-# -- mirrors, trees, releases ----------------------------------------------------------------------------------------
+# -- mirrors ---------------------------------------------------------------------------------------------------------
 
 
 class MirrorError(DeploykitError):
@@ -275,25 +279,13 @@ class RefNotFound(MirrorError):
     """The mirror has no such ref, tag or commit. Fetch first, or check the name."""
 
 
-class SubmoduleMissing(MirrorError):
-    """A submodule's commit is in no mirror here. Name its repository in the settings, or fetch it."""
-
-
-class LfsMissing(MirrorError):
-    """Objects of Git LFS that a tree needs are not in the mirrors of `repos` ("": its own). Fetch, or push them."""
-
-    def __init__(self, problem: str, remedy: str = "", *, repos: tuple[str, ...] = ()) -> None:
-        super().__init__(problem, remedy)
-        self.repos = repos
-
-
 class RefRefused(MirrorError):
     """A policy of this mirror forbids the change the origin shows. Look at the origin, or change the policy."""
 
     exit_code = 3
 
 
-class MirrorCorrupt(MirrorError, _Damaged):
+class MirrorCorrupt(MirrorError):
     """The mirror's own files are damaged or objects are missing. Run `deploykit mirror check`."""
 
 
@@ -301,11 +293,14 @@ class LockBusy(DeploykitError):
     """Another process holds the lock. Wait for it, or ask with a longer time-out; no unlock command is needed."""
 
 
+# -- trees and releases ----------------------------------------------------------------------------------------------
+
+
 class TreeError(DeploykitError):
     """A git tree holds entries that must not or cannot be written. The target was not touched; fix the repository."""
 
 
-class TreeDamaged(TreeError, _Damaged):
+class TreeDamaged(TreeError):
     """An object of the tree is missing or damaged in the mirror. Clone the mirror anew; the repository may be sound."""
 
 

@@ -7,7 +7,7 @@ import attrs
 from deploykit.fleet.plan import Target
 from deploykit.messages.deploy import DeployOutcome, DeployPhase
 from deploykit.messages.rollout import RolloutState
-from deploykit.names import NodeName
+from deploykit.names import NodeName, ObjectId, RefName
 
 # -- events ------------------------------------------------------------------------------------------------------------
 
@@ -85,7 +85,8 @@ class Ask:
     """Send one command to nodes: at most 1,000 of them."""
 
     phase: DeployPhase
-    target: Target
+    ref: RefName
+    commit: ObjectId
     nodes: tuple[NodeName, ...]
 
 

@@ -19,7 +19,6 @@ from deploykit.errors import DeploykitError, MessageError
 from deploykit.messages.base import Message
 from deploykit.wire import field_types
 from deploykit.wire.strictjson import dump, within_limits
-from deploykit.wire.times import format_time, parse_time
 
 if TYPE_CHECKING:
     from deploykit.messages.unknown import Unknown
@@ -52,7 +51,7 @@ def attributes_text(message: Message, wire_type: str) -> str:
         more = dump(dict(message.extensions))[1:-1] + ","
     return (
         f'"specversion":"1.0","id":{own_id},"source":"{_source_text(message.source)}","type":{_type_text(wire_type)},'
-        f'"time":"{format_time(message.time)}",{thread}{more}'
+        f'"time":"{field_types.format_time(message.time)}",{thread}{more}'
     )
 
 
@@ -90,7 +89,7 @@ def problems_of(message: Message) -> list[str]:
     for name, check in (
         ("id", field_types.identifier),
         ("source", field_types.reference),
-        ("time", format_time),
+        ("time", field_types.format_time),
     ):
         found += _check(name, check, getattr(message, name))
     if message.correlation_id:
@@ -171,7 +170,7 @@ def unknown(event: Mapping[str, object], received: datetime) -> Unknown:
         "type": take("type", field_types.identifier),
         "id": take("id", field_types.identifier),
         "source": take("source", field_types.reference),
-        "time": take("time", parse_time) if event.get("time") is not None else received,
+        "time": take("time", field_types.parse_time) if event.get("time") is not None else received,
         "correlation_id": take("correlation_id", field_types.identifier, "correlationid")
         if event.get("correlationid") is not None
         else "",

@@ -21,7 +21,6 @@ from deploykit.messages import Message
 from deploykit.wire import field_types
 from deploykit.wire.envelope import and_more, extensions_of
 from deploykit.wire.field_types import CARRIED, ENVELOPE, Leaf, ListOf
-from deploykit.wire.forms import form_problems
 from deploykit.wire.quickreader import check_extensions, check_extra, check_list, check_object, thread
 from deploykit.wire.strictjson import MAX_ITEMS
 
@@ -53,12 +52,12 @@ def explained(cls: type[Message], event: Mapping[str, Any], data: Mapping[str, A
         _EXTRA: {k: v for k, v in data.items() if k not in known},
         _EXTENSIONS: extensions_of(event),
     }
-    found = [f"data.{problem}" for problem in form_problems(cls, data)]
     try:
         _converter().structure(flat, cls)
     except BaseValidationError as e:
-        found = found or _problem_lines(e, "", frozenset(ENVELOPE + CARRIED))
-    found = found or ["not acceptable"]
+        found = _problem_lines(e, "", frozenset(ENVELOPE + CARRIED))
+    else:
+        found = ["not acceptable"]
     return MessageError(f"{cls.__name__}: {found[0]}", and_more(found), problems=tuple(found))
 
 
@@ -72,7 +71,7 @@ def _problem_lines(error: BaseException, path: str, envelope: frozenset[str] = f
                 prefix = "" if not envelope or note.name in envelope else "data."
                 name = "correlationid" if envelope and note.name == "correlation_id" else note.name
                 found += _problem_lines(e, f"{path}{prefix}{name}" if not path else f"{path}.{name}")
-            return found + [line for e in others for line in _problem_lines(e, path or "data")]
+            return found + [line for e in others for line in _problem_lines(e, path)]
         case IterableValidationError():
             pairs, others = error.group_exceptions()
             return [line for e, note in pairs for line in _problem_lines(e, f"{path}[{note.index}]")] + [
@@ -136,17 +135,16 @@ def _list_hook(list_hint: Any, converter: cattrs.Converter) -> _Hook:
 
     def explaining(values: Any, hint: Any) -> Any:
         check_list(values, most)
-        read: list[Any] = []
         errors: list[Exception] = []
         for index, value in enumerate(values):
             try:
-                read.append(item(value, None))
+                item(value, None)
             except (DeploykitError, BaseValidationError) as e:
                 e.add_note(IterableValidationNote(f"@ index {index}", index, None))
                 errors.append(e)
         if errors:
             raise IterableValidationError("list", errors, hint)
-        return tuple(read)
+        return ()
 
     return explaining
 

@@ -21,7 +21,6 @@ from deploykit.audit.record import AuditEntry, Decision
 from deploykit.daemons.service.auditing import AuditWriter
 from deploykit.daemons.service.throttle import KeyedThrottle, LogThrottle
 from deploykit.messages import DeployRequested, RolloutAbort
-from deploykit.messages.site import parts_in_full
 from deploykit.names import NodeName
 from deploykit.release import DeployResult
 from deploykit.trust.check import Verified
@@ -201,9 +200,8 @@ def _entry(
         correlation_id=request.correlation_id or request.id,
         details={
             "phase": request.phase,
-            "ref": request.ref or "",
+            "ref": request.ref,
             "commit": request.commit,
-            **({"parts": parts_in_full(request.parts)} if request.parts else {}),
             "key": command.key,
             "body": command.digest.hex(),
             **({"requested_by": request.requested_by} if request.requested_by else {}),

@@ -26,12 +26,11 @@ from deploykit.web.projection.tables import (
     ROLLOUTS,
     SITE_NODES,
     SITES,
-    VERSIONS,
 )
 
 #: Rows of one table that one step removes.
 STEP: Final = 2000
-_BY_AGE: Final = (PUSHES, BUILDS, NOTICES, AUDIT, HISTORY, COMMANDS, ROLLOUTS, MIRRORS, VERSIONS)
+_BY_AGE: Final = (PUSHES, BUILDS, NOTICES, AUDIT, HISTORY, COMMANDS, ROLLOUTS, MIRRORS)
 #: What was asked of nodes is needed for minutes.
 _QUESTIONS_KEPT: Final = 2000
 
