@@ -121,7 +121,7 @@ def end_with_the_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have each question end when all that `Responders` answer was heard: neither before nor later.
 
     Silence between two answers ends a question, and a time limit does, and a busy machine is silent for as long. So
-    neither counts here; who is silent is known from what was heard until the end.
+    neither counts here, but for two minutes without any answer; who is silent is known from what was heard until then.
     """
 
     def window(*, timeout: float, **others: Any) -> DiscoveryWindow:

@@ -15,7 +15,7 @@ from tests.support.cli import command
 from tests.support.node import NODE
 from tests.support.wait import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.rabbitmq]
+pytestmark = [pytest.mark.slow, pytest.mark.rabbitmq]
 
 REFUSED = "it refused the login: Bad CONNECT: Access refused for user 'late'"
 

@@ -310,7 +310,6 @@ def test_mirrors_of_many_repositories_are_made_at_once(node: Node) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_an_agent_of_five_hundred_mirrors_takes_little_memory_and_few_files(node: Node) -> None:
     """The whole process: bus, outbox, mirrors and their directories, and nothing to do."""
     node.origin.push(files={"site.pp": "main"})

@@ -207,7 +207,6 @@ def test_success_that_is_answered_again_after_something_else_went_live_is_none(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_the_commands_of_an_operator_on_a_real_broker(
     tmp_path: Path, new_real_broker: Callable[..., BrokerServer]
 ) -> None:

@@ -11,7 +11,7 @@ from deploykit.messages import DeployReported
 from tests.support.chain.brokers import ChainBroker, EmbeddedProcess, RealBroker
 from tests.support.chain.world import Chain
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow]
 
 
 @pytest.fixture(

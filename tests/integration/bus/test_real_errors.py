@@ -16,7 +16,7 @@ from tests.brokers.server import BrokerServer
 from tests.support.bus import UNHURRIED, Collector, Events, bus_threads, fast, running, text
 from tests.support.wait import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow]
 
 
 @pytest.fixture

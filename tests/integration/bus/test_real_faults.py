@@ -23,7 +23,7 @@ from tests.brokers.server import BrokerServer
 from tests.support.bus import UNHURRIED, Collector, Events, in_time, quiet, running, text
 from tests.support.wait import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow]
 
 
 def settings(address: str, **changes: object) -> BusSettings:

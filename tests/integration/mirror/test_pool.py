@@ -363,7 +363,6 @@ print(next(line.split()[1] for line in status if line.startswith("VmRSS")), len(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_hundreds_of_idle_mirrors_take_little_memory_and_few_files(tmp_path: Path) -> None:
     """Five hundred in `nox -s sweep`; in CI, fewer, but more than the files that may be open."""
     count = 500 if sample_size() is None else 150

@@ -43,7 +43,6 @@ def trace(what: str, *words: str, code: int = 0) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.timeout(600)
 def test_a_push_is_followed_over_its_build_to_the_release_of_each_node(chain: Chain, tmp_path: Path) -> None:
     log, config = tmp_path / "bus.jsonl", str(tmp_path / "hub.toml")
     argv = command("watch", "--json", "--config", config, "--record", str(log), "--record-size", "1")

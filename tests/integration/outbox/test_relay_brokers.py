@@ -79,7 +79,6 @@ def test_broker_and_relay_killed_in_turn_lose_nothing(
 
 
 @pytest.mark.rabbitmq
-@pytest.mark.timeout(600)
 def test_a_record_for_which_rabbitmq_ends_the_connection_is_buried_and_the_others_arrive(
     tmp_path: Path, rabbitmq: BrokerServer
 ) -> None:
@@ -94,7 +93,6 @@ def test_a_record_for_which_rabbitmq_ends_the_connection_is_buried_and_the_other
         books.balance()
 
 
-@pytest.mark.timeout(600)
 def test_a_record_that_the_real_broker_refuses_is_buried_and_the_others_arrive(
     tmp_path: Path, real_broker: BrokerServer
 ) -> None:

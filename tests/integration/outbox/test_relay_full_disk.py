@@ -117,7 +117,6 @@ def test_all_that_waits_on_a_full_disk_is_sent_with_one_line_in_the_log(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @FULL
 def test_all_that_waits_on_a_full_disk_is_sent_over_a_real_broker(
     disk: Path,

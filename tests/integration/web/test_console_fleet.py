@@ -26,7 +26,7 @@ from tests.support.wait import wait_until
 
 #: More than the refs of a repository that a question asks for by itself.
 MANY_TAGS = 30
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.rabbitmq]
+pytestmark = [pytest.mark.slow, pytest.mark.rabbitmq]
 
 
 class Console:

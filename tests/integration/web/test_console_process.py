@@ -17,7 +17,6 @@ from tests.support.cli import run
 from tests.support.daemon import RunningDaemon
 from tests.support.wait import wait_until
 
-pytestmark = [pytest.mark.timeout(600)]
 STREAMS = 100
 
 

@@ -16,8 +16,6 @@ from tests.support.fivenodes.world import FiveNodes
 from tests.support.hosting import ledger_of, wait_ended
 from tests.support.postgres import running_postgres
 
-pytestmark = [pytest.mark.timeout(600)]
-
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[FiveNodes]:

@@ -21,8 +21,6 @@ from tests.support.rollouts import ONE_BY_ONE, plan_of
 from tests.support.standins import StandIns, names
 from tests.support.wait import wait_until
 
-pytestmark = [pytest.mark.timeout(600)]
-
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:

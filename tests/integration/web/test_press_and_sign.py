@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.rabbitmq,
-    pytest.mark.timeout(600),
 ]
 
 PEOPLE = {"ann": "ann@fleet", "bob": "bob@fleet"}

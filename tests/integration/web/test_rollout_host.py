@@ -46,7 +46,6 @@ from tests.support.securitykeys import SoftwareSecurityKey
 from tests.support.standins import SHOP, StandIns, names
 from tests.support.wait import wait_until
 
-pytestmark = [pytest.mark.timeout(600)]
 WEB1, WEB2 = names(2)
 
 

@@ -19,8 +19,6 @@ from tests.support.fivenodes.brokers import broker_of
 from tests.support.fivenodes.world import FiveNodes
 from tests.support.wait import wait_until
 
-pytestmark = [pytest.mark.timeout(600)]
-
 
 def run(*words: object) -> Result:
     result = CliRunner().invoke(group, [str(word) for word in words])

@@ -21,7 +21,7 @@ from tests.support.wait import wait_until
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.rabbitmq]
+pytestmark = [pytest.mark.slow, pytest.mark.rabbitmq]
 
 CANARY = "web1"
 #: Patience for what a page shows, in milliseconds.
