@@ -67,6 +67,7 @@ if TYPE_CHECKING:
         KeyFileError,
         KeyNotTrusted,
         LedgerError,
+        LfsMissing,
         LockBusy,
         LockStoreError,
         LoginRefused,
@@ -98,6 +99,7 @@ if TYPE_CHECKING:
         SettingsError,
         SignatureError,
         SignatureNotEnough,
+        SubmoduleMissing,
         TreeDamaged,
         TreeError,
         Unsendable,
@@ -144,6 +146,7 @@ if TYPE_CHECKING:
         SiteAccess,
         SiteLocked,
         SiteOperation,
+        SitePart,
         SiteRelease,
         SiteState,
         SiteUnlocked,
@@ -212,7 +215,7 @@ _MODULES = {
         "PackagePublished PackageReported MirrorUpdated DeployRequested DeployReported DeployProgressed StepReport "
         "BuildEvidence "
         "RolloutAbort RolloutApproved RolloutProposed ApprovalWanted RolloutReported SiteLocked SiteUnlocked "
-        "LocksWanted SignedStatement NodeQueried NodeDescribed SiteState SiteOperation SiteRelease HeldRef "
+        "LocksWanted SignedStatement NodeQueried NodeDescribed SiteState SiteOperation SitePart SiteRelease HeldRef "
         "AgentInstance SiteAccess AccessGrantRequested AccessReported AccessRevokeRequested "
         "Notice Unknown"
     ),
@@ -253,9 +256,9 @@ _MODULES = {
         "ConnectError KeyNotTrusted SignatureNotEnough BuildStoreError RolloutMemoryError LockStoreError "
         "LoginRefused ClientIdInUse PublishError PublishRefused WindowFull Unsendable PublishManyFailed BusClosed "
         "DialectError FactsError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
-        "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
-        "PreflightRefused InstallError HookError BuildServerError MayNotLook ServiceFailed DemoFailed "
-        "BuildQueueError SelectorError JournalDamaged NobodyMatches RolloutError RolloutBusy "
+        "RefRefused SubmoduleMissing LfsMissing MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError "
+        "ReleaseError ScriptFailed PreflightRefused InstallError HookError BuildServerError MayNotLook ServiceFailed "
+        "DemoFailed BuildQueueError SelectorError JournalDamaged NobodyMatches RolloutError RolloutBusy "
         "WebError WebhookRefused ProjectionError LedgerError ActionRefused AccessError PackageError ConsoleUnreachable"
     ),
 }
@@ -272,7 +275,7 @@ __all__ = [
     "MirrorUpdated", "DeployRequested", "DeployReported", "StepReport", "BuildEvidence",
     "RolloutApproved", "RolloutProposed", "ApprovalWanted", "SiteLocked", "SiteUnlocked", "LocksWanted",
     "SignedStatement", "DeployProgressed", "RolloutAbort", "RolloutReported", "NodeQueried", "NodeDescribed",
-    "SiteState", "SiteOperation", "SiteRelease", "HeldRef", "AgentInstance", "AccessGrantRequested",
+    "SiteState", "SiteOperation", "SitePart", "SiteRelease", "HeldRef", "AgentInstance", "AccessGrantRequested",
     "AccessReported", "AccessRevokeRequested", "SiteAccess", "Notice", "Unknown",
     "TopicMap", "PRESETS", "topic_of",
     "RepoName", "RefName", "ObjectId", "SiteName", "NodeName",
@@ -303,6 +306,7 @@ __all__ = [
     "ConnectError", "LoginRefused", "ClientIdInUse", "PublishError", "PublishRefused", "WindowFull", "Unsendable",
     "PublishManyFailed", "BusClosed", "DialectError", "FactsError", "FrameError", "BrokerError", "MirrorError",
     "OriginError", "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy",
+    "SubmoduleMissing", "LfsMissing",
     "TreeError", "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError",
     "HookError", "JournalDamaged", "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError",
     "NobodyMatches", "RolloutError", "RolloutBusy", "SelectorError", "Selector", "Selection", "NodeFacts",

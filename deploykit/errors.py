@@ -37,7 +37,15 @@ class _SeveralProblems(DeploykitError):
         self.problems = problems or (problem,)
 
 
-# -- names and settings --------------------------------------------------------------------------------------------
+class _Damaged(DeploykitError):
+    """Files of a repository are damaged or missing. `repository` is its directory, empty where that is not known."""
+
+    def __init__(self, problem: str, remedy: str = "", *, repository: str = "") -> None:
+        super().__init__(problem, remedy)
+        self.repository = repository
+
+
+# -- names, settings, messages and their wire ----------------------------------------------------------------------
 
 
 class InvalidName(DeploykitError, ValueError):
@@ -68,9 +76,6 @@ class SelectorError(UsageError):
     def __init__(self, problem: str, remedy: str = "", *, problems: tuple[str, ...] = (), position: int = 0) -> None:
         super().__init__(problem, remedy, problems=problems)
         self.position = position
-
-
-# -- messages and their wire -----------------------------------------------------------------------------------------
 
 
 class MessageError(_SeveralProblems):
@@ -123,14 +128,11 @@ class KeyUnavailable(KeyFileError):
     exit_code = 1
 
 
-# -- facts -----------------------------------------------------------------------------------------------------------
+# -- facts, outbox, ids, audit ---------------------------------------------------------------------------------------
 
 
 class FactsError(DeploykitError):
     """A source of facts or classes cannot be used. Correct the file or program; the other sources count meanwhile."""
-
-
-# -- outbox and ids --------------------------------------------------------------------------------------------------
 
 
 class OutboxError(DeploykitError):
@@ -151,9 +153,6 @@ class RolloutMemoryError(DeploykitError):
 
 class LockStoreError(DeploykitError):
     """A node cannot read or write what it knows of the locks of its sites. Correct owner or mode, or free the disk."""
-
-
-# -- audit -----------------------------------------------------------------------------------------------------------
 
 
 class AuditError(DeploykitError):
@@ -226,7 +225,7 @@ class DialectError(BusError):
     exit_code = 2
 
 
-# -- fleet -----------------------------------------------------------------------------------------------------------
+# -- fleet, embedded broker ------------------------------------------------------------------------------------------
 
 
 class RolloutError(DeploykitError):
@@ -245,9 +244,6 @@ class NobodyMatches(DeploykitError):
     """No node matches, so nobody was addressed. Look at `deploykit nodes`, and correct what chooses."""
 
 
-# -- testing ---------------------------------------------------------------------------------------------------------
-
-
 class FrameError(DeploykitError):
     """A peer sent bytes that are not STOMP, or more than the limits allow. Close the connection."""
 
@@ -256,7 +252,7 @@ class BrokerError(DeploykitError):
     """The embedded broker cannot go on (its disk, its thread). Nothing unconfirmed was kept; start it again."""
 
 
-# -- mirrors ---------------------------------------------------------------------------------------------------------
+# -- mirrors, trees, releases ----------------------------------------------------------------------------------------
 
 
 class MirrorError(DeploykitError):
@@ -279,13 +275,25 @@ class RefNotFound(MirrorError):
     """The mirror has no such ref, tag or commit. Fetch first, or check the name."""
 
 
+class SubmoduleMissing(MirrorError):
+    """A submodule's commit is in no mirror here. Name its repository in the settings, or fetch it."""
+
+
+class LfsMissing(MirrorError):
+    """Objects of Git LFS that a tree needs are not in the mirrors of `repos` ("": its own). Fetch, or push them."""
+
+    def __init__(self, problem: str, remedy: str = "", *, repos: tuple[str, ...] = ()) -> None:
+        super().__init__(problem, remedy)
+        self.repos = repos
+
+
 class RefRefused(MirrorError):
     """A policy of this mirror forbids the change the origin shows. Look at the origin, or change the policy."""
 
     exit_code = 3
 
 
-class MirrorCorrupt(MirrorError):
+class MirrorCorrupt(MirrorError, _Damaged):
     """The mirror's own files are damaged or objects are missing. Run `deploykit mirror check`."""
 
 
@@ -293,14 +301,11 @@ class LockBusy(DeploykitError):
     """Another process holds the lock. Wait for it, or ask with a longer time-out; no unlock command is needed."""
 
 
-# -- trees and releases ----------------------------------------------------------------------------------------------
-
-
 class TreeError(DeploykitError):
     """A git tree holds entries that must not or cannot be written. The target was not touched; fix the repository."""
 
 
-class TreeDamaged(TreeError):
+class TreeDamaged(TreeError, _Damaged):
     """An object of the tree is missing or damaged in the mirror. Clone the mirror anew; the repository may be sound."""
 
 

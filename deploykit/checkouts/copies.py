@@ -21,6 +21,7 @@ from typing import Final
 import attrs
 
 from deploykit.errors import TreeError
+from deploykit.mirror.lfs.needs import check_lfs
 from deploykit.names import ObjectId
 from deploykit.system.durable import sync_directory, sync_filesystem
 from deploykit.trees import (
@@ -81,10 +82,12 @@ class TreeCopies:
 
         Raises:
             TreeError: the tree cannot be written.
+            LfsMissing: objects of Git LFS are not there; nothing was written.
             OSError: the disk.
         """
         self.home.mkdir(parents=True, exist_ok=True)
         slot, spare = self._next_slot(live, rested=rested)
+        check_lfs(store, tree, self.rules, self.options, spare)
         manifest, written, removed = self._write(store, tree, self.home / slot, spare)
         manifest.save(self._manifest(slot), durable=False)
         if durable:

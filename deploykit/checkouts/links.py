@@ -3,7 +3,8 @@
 Rules:
 
 * Every step below the root is by a descriptor, and none follows a symlink: what somebody puts in the way is refused.
-* A symlink is replaced by a rename. A real file or directory is never replaced or removed.
+* A symlink is replaced by a rename. A real file or directory is never replaced or removed; it changes places with one
+  where somebody asked for that.
 * A directory on the way may be anybody's who is trusted. Only an empty one that was made here is removed.
 """
 
@@ -23,6 +24,7 @@ import attrs
 from deploykit.checkouts.rules import parents_of
 from deploykit.errors import PreflightRefused
 from deploykit.system.durable import sync_directory
+from deploykit.system.exchange import exchange
 from deploykit.system.ownership import OthersCanChange, require_owned
 from deploykit.trees.files import open_directory
 
@@ -61,6 +63,49 @@ class Links:
         """
         with self._above(path) as fd:
             return None if fd is None else self._look(path, fd)
+
+    def seen(self, path: str) -> os.stat_result | None:
+        """Return `lstat` of what is at `path`, whatever it is; None where there is nothing.
+
+        Raises:
+            PreflightRefused: it cannot be in the directory it would be in.
+            OSError: it cannot be looked at.
+        """
+        with self._above(path) as fd:
+            if fd is None:
+                return None
+            try:
+                return os.stat(_name(path), dir_fd=fd, follow_symlinks=False)
+            except FileNotFoundError:
+                return None
+
+    def exchange(self, path: str, there: int, name: str) -> None:
+        """Have what is at `path` and an entry of an open directory change places, whatever they are, in one step.
+
+        Raises:
+            PreflightRefused: as for `seen`.
+            OSError: one of them is not there, or the file system refused; both stay where they were.
+        """
+        with self._above(path) as fd:
+            if fd is None:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._root / path))
+            exchange(_name(path), name, at=fd, there=there)
+            self._sync(fd)
+            self._sync(there)
+
+    def put_back(self, path: str, there: int, name: str) -> None:
+        """Move an entry of an open directory to `path`, where nothing is.
+
+        Raises:
+            PreflightRefused: as for `seen`.
+            OSError: the file system refused.
+        """
+        with self._above(path) as fd:
+            if fd is None:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._root / path))
+            os.rename(name, _name(path), src_dir_fd=there, dst_dir_fd=fd)
+            self._sync(fd)
+            self._sync(there)
 
     def swap(self, path: str, text: str) -> None:
         """Make `path` a symlink with this text, atomically. The directory it is in must be there.
@@ -139,8 +184,9 @@ class Links:
         except FileNotFoundError:
             return None
         if not stat.S_ISLNK(seen.st_mode):
-            kind = "directory" if stat.S_ISDIR(seen.st_mode) else "file"
-            raise in_the_way(self._root / path, f"a real {kind}")
+            if stat.S_ISDIR(seen.st_mode):
+                raise in_the_way(self._root / path, "a real directory")
+            raise no_checkout(self._root / path)
         return LiveLink(text=os.readlink(name, dir_fd=fd), made=seen.st_mtime)
 
     def _discard(self, name: str, fd: int) -> None:
@@ -195,11 +241,22 @@ class Links:
 
 
 def in_the_way(place: Path, what: str) -> PreflightRefused:
-    """Return the refusal of what was not made here, with the way out: nothing of it is ever touched."""
+    """Return the refusal of a directory that was not made here, or of a symlink to one, with the way to take it over.
+
+    Nothing of it is touched until somebody asks for that.
+    """
     return PreflightRefused(
         f"{place} is not a checkout: {what}",
-        f"see what it holds that no repository has, then: mv {_quoted(place)} {_quoted(place)}.before; "
-        "the next update makes the checkout",
+        f"see what it holds that no repository has: deploykit checkout adopt {_quoted(place)} --dry-run; without "
+        "--dry-run the checkout takes its place, and it is kept",
+    )
+
+
+def no_checkout(place: Path) -> PreflightRefused:
+    """Return the refusal of a file in the place of a checkout: it cannot be taken over."""
+    return PreflightRefused(
+        f"{place} is not a checkout: a file",
+        f"mv {_quoted(place)} {_quoted(place)}.before; the next update makes the checkout",
     )
 
 

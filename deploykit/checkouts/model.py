@@ -8,7 +8,8 @@ from typing import Protocol
 
 import attrs
 
-from deploykit.names import ObjectId, RefName
+from deploykit.errors import MirrorCorrupt, TreeDamaged
+from deploykit.names import ObjectId, RefName, RepoName
 from deploykit.trees import ObjectStore
 
 
@@ -52,11 +53,13 @@ class CheckoutResult:
     """What an update did: directories changed, directories removed, and refs whose directory is as it was, with why.
 
     `refused`: the ref's tree or name, or what is in the way, has to change. `failed`: the disk or the mirror has to be
-    repaired, and the next update tries again; `damaged`: it is the mirror.
+    repaired, and the next update tries again. `damage`: the errors among those that say that a mirror is damaged.
+    `lacking`: submodules' repositories whose mirrors lack objects of Git LFS, each with the problem.
     """
 
     changed: tuple[CheckoutChange, ...] = ()
     removed: tuple[Path, ...] = ()
     refused: Mapping[str, str] = attrs.field(factory=dict)
     failed: Mapping[str, str] = attrs.field(factory=dict)
-    damaged: bool = False
+    damage: tuple[TreeDamaged | MirrorCorrupt, ...] = ()
+    lacking: frozenset[tuple[RepoName, str]] = frozenset()

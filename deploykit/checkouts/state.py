@@ -32,8 +32,12 @@ class CheckedOutRef:
 
 @attrs.define(kw_only=True, slots=True)
 class CheckoutState:
-    """What is known of directories, by their paths below the root; `parents` are those that directories are in."""
+    """What is known of directories, by their paths below the root; `parents` are those that directories are in.
 
+    `fingerprint` is of the settings by which they are made.
+    """
+
+    fingerprint: str = ""
     directories: dict[str, CheckedOutRef] = attrs.field(factory=dict)
     parents: set[str] = attrs.field(factory=set)
 
@@ -54,6 +58,7 @@ def read_state(home: Path, fingerprint: str) -> CheckoutState:
             raise UsageError(f"{home} is of format {data['format']!r}", "use the version that wrote it")
         same = data.get("fingerprint") == fingerprint
         return CheckoutState(
+            fingerprint=fingerprint,
             directories={
                 str(d): CheckedOutRef(str(h["ref"]), str(h["object_id"]) if same else "")
                 for d, h in data["directories"].items()
@@ -62,16 +67,16 @@ def read_state(home: Path, fingerprint: str) -> CheckoutState:
             parents={str(d) for d in data.get("parents", ()) if not objection(str(d), nested=True)},
         )
     except FileNotFoundError:
-        return CheckoutState()
+        return CheckoutState(fingerprint=fingerprint)
     except (ValueError, KeyError, TypeError, AttributeError):
         _log.warning("%s/%s is damaged: looking at every directory", home, _NAME)
-        return CheckoutState()
+        return CheckoutState(fingerprint=fingerprint)
 
 
-def write_state(home: Path, fingerprint: str, state: CheckoutState, *, durable: bool) -> None:
+def write_state(home: Path, state: CheckoutState, *, durable: bool) -> None:
     """Replace the state file."""
     directories = {d: attrs.asdict(h) for d, h in sorted(state.directories.items())}
-    data: dict[str, object] = {"format": _FORMAT, "fingerprint": fingerprint, "directories": directories}
+    data: dict[str, object] = {"format": _FORMAT, "fingerprint": state.fingerprint, "directories": directories}
     if state.parents:
         data["parents"] = sorted(state.parents)
     replace_file(home / _NAME, json.dumps(data).encode() + b"\n", durable=durable)

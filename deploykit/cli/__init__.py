@@ -46,6 +46,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "keys": ("keys", "keys", "Make signing keys and choose which to trust."),
     "outbox": ("outbox", "outbox", "Show, retry and remove queued messages and dead letters."),
     "mirror": ("mirror", "mirror", "Sync, show and check git mirrors."),
+    "checkout": ("checkout", "checkout", "Have directories of refs take the place of what is there already."),
     "release": ("release", "release", "Deploy, roll back, list and verify a site's releases."),
     "message": ("message", "message", "Encode, decode, sign and verify messages."),
     "keepalive": ("keepalive", "keepalive", "Keep firewalls quiet: an empty message to listed destinations."),

@@ -27,13 +27,20 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("site")
-@click.option("--ref", help="The tag or branch to put live, e.g. v1.2 or refs/heads/main.")
+@click.option(
+    "--ref",
+    multiple=True,
+    help="The tag or branch to put live, e.g. v1.2 or refs/heads/main. Of several repositories REPO=REF for each that "
+    "changes; the others stay as they are live.",
+)
 @selection_options
 @rollout_options
 @click.option(
     "--retry-failed", metavar="ID", help="Instead of choosing nodes: those that failed, refused or were silent."
 )
-@click.option("--commit", help="The commit it must stand for; looked up at the origin when absent.")
+@click.option(
+    "--commit", multiple=True, help="The commit it must stand for (REPO=ID); looked up at the origin when absent."
+)
 @click.option("--repo", help="The repository to look it up in; needed when the settings name several.")
 @mandate_options
 @key_options()
@@ -49,7 +56,7 @@ if TYPE_CHECKING:
 @config_option
 @json_option
 @click.pass_context
-def deploy(ctx: click.Context, /, site: str, ref: str | None, as_json: bool, **given: Any) -> None:
+def deploy(ctx: click.Context, /, site: str, ref: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """Put a tag live on nodes, the canary first, and show it while it happens.
 
     The origin is asked once which commit the ref names; every node gets that commit. Ends with 0 when all nodes have
@@ -61,6 +68,7 @@ def deploy(ctx: click.Context, /, site: str, ref: str | None, as_json: bool, **g
       deploykit deploy shop --ref v1.2 -C nginx -F env=live --first 1 --batch 10% --max-failures 2
       deploykit deploy shop --ref v1.2 --nodes web.txt --pause ask --on-failure rollback
       deploykit deploy shop --ref v1.2 --all --dry-run
+      deploykit deploy shop --ref app=v3 --ref theme=v7 --all
       deploykit deploy shop --ref v1.2 --all --propose --reason "the fix for carts"
       deploykit deploy shop --ref v1.2 --all --via https://deploy.example.org --approve-with ~/.ssh/deploykit
     """
@@ -68,16 +76,18 @@ def deploy(ctx: click.Context, /, site: str, ref: str | None, as_json: bool, **g
     settings = via_settings(given["config"], given)
     console = console_for(settings, given)
     if console is not None:
+        from deploykit.cli.fleetparts import one_for_console
         from deploykit.cli.viaasked import deploy_asked, refuse_beside_retry
         from deploykit.cli.viadeploy import begin_via, retry_via
 
+        only, given["commit"] = one_for_console(ref, given["commit"])
         if given["retry_failed"] is not None:
             refuse_beside_retry(ctx)
-            named = {**given, "ref": ref}
+            named = {**given, "ref": only}
             ctx.exit(retry_via(console, settings, given["retry_failed"], named, site=site, as_json=as_json))
-        if ref is None:
+        if only is None:
             raise click.UsageError("Missing option '--ref'.", ctx)
-        ctx.exit(begin_via(console, settings, deploy_asked(ctx, site, ref, given), given, as_json=as_json))
+        ctx.exit(begin_via(console, settings, deploy_asked(ctx, site, only, given), given, as_json=as_json))
     with ExitStack() as stack:
         code = _deploy(ctx, settings, stack, site, ref, began, given, as_json=as_json)
     ctx.exit(code)
@@ -88,7 +98,7 @@ def _deploy(
     settings: Settings,
     stack: ExitStack,
     site: str,
-    ref: str | None,
+    refs: tuple[str, ...],
     began: float,
     given: dict[str, Any],
     *,
@@ -102,19 +112,22 @@ def _deploy(
     incomplete = 0
     bus = None
     if given["retry_failed"] is not None:
-        planned = _retry(ctx, settings, site, ref, given)
+        planned = _retry(ctx, settings, site, refs, given)
     else:
-        if ref is None:
+        if not refs:
             raise click.UsageError("Missing option '--ref'.", ctx)
+        from deploykit.cli.fleetparts import asked_for, asks_what_is_live
         from deploykit.cli.selecting import selection_from
         from deploykit.operations.rolloutplan import plan_deploy
 
         selection = selection_from(given)
         options_from(given)  # before anything is asked of anybody
-        if selection.needs_discovery or given["first_select"] is not None:
+        ref, commit = asked_for(settings, site, refs, given["commit"], given["repo"])
+        want_live = asks_what_is_live(settings, site, ref)
+        if selection.needs_discovery or want_live or given["first_select"] is not None:
             bus = stack.enter_context(connected(settings))
         asked = {"key": given["key"], "timeout": given["discovery_timeout"]}
-        chosen = chosen_nodes(settings, bus, selection, site, **asked)
+        chosen = chosen_nodes(settings, bus, selection, site, want_live=want_live, **asked)
         first = chosen_canaries(settings, bus, selection, chosen, site, given["first_select"], **asked)
         incomplete = worse_of(chosen)
         planned = plan_deploy(
@@ -123,8 +136,9 @@ def _deploy(
             ref,
             chosen.nodes,
             options_from(given, first_nodes=first),
-            commit=given["commit"],
+            commit=commit,
             repo=given["repo"],
+            live=chosen.states,
             key=given["key"],
             evidence=given["evidence"],
             without_build=given["without_build"],
@@ -152,11 +166,13 @@ def _deploy(
     return code or incomplete
 
 
-def _retry(ctx: click.Context, settings: Settings, site: str, ref: str | None, given: dict[str, Any]) -> PlannedRollout:
+def _retry(
+    ctx: click.Context, settings: Settings, site: str, refs: tuple[str, ...], given: dict[str, Any]
+) -> PlannedRollout:
     """Return the plan of `--retry-failed`."""
+    from deploykit.cli.fleetparts import check_repeats
     from deploykit.cli.rolloutnodes import plan_again
     from deploykit.errors import UsageError
-    from deploykit.names import short_ref
     from deploykit.operations.rolloutstore import read_rollout
 
     if any_given(ctx, "chosen_"):
@@ -169,16 +185,7 @@ def _retry(ctx: click.Context, settings: Settings, site: str, ref: str | None, g
     plan = stored.plan
     if plan.site != site:
         raise UsageError(f"rollout {plan.rollout} is of site {plan.site}, not {site}")
-    target = plan.targets[plan.nodes[0]]
-    if ref is not None and ref not in (target.ref, short_ref(target.ref)):
-        raise UsageError(
-            f"rollout {plan.rollout} is of {short_ref(target.ref)}, not {ref}", "leave --ref out, or choose nodes"
-        )
-    if given["commit"] not in (None, target.commit):
-        raise UsageError(
-            f"rollout {plan.rollout} is of commit {target.commit}, not {given['commit']}",
-            "leave --commit out, or choose nodes",
-        )
+    check_repeats(plan, refs, given["commit"])
     if plan.kind != "deploy":
         raise UsageError(f"rollout {plan.rollout} is a rollback", f"`deploykit rollout retry {plan.rollout}`")
     return plan_again(ctx, settings, plan.rollout, given)

@@ -33,6 +33,8 @@ def _lines(described: NodeDescribed) -> Iterator[tuple[str, str]]:
         yield "fact", f"{name} = {value if isinstance(value, str) else to_json(value)}"
     for site in described.sites:
         yield "site", f"{site.site} {_live(site)}"
+        for part in site.parts:
+            yield "part", f"{site.site} {part.repo} {named(part.ref, part.commit)}"
         if site.previous is not None:
             yield "previous", f"{site.site} {site.previous}"
         if site.prepared is not None:
@@ -52,4 +54,4 @@ def _live(site: SiteState) -> str:
     if site.problem:
         return site.problem
     since = f" since {shown_time(site.since)}" if site.since is not None else ""
-    return f"{named(site.ref, site.commit, site.release) or 'empty'}{since if site.release else ''}"
+    return f"{named(site.ref, site.commit, site.release, parts=site.parts) or 'empty'}{since if site.release else ''}"

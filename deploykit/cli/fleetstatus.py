@@ -61,9 +61,13 @@ def show_fleet(
 
 
 def _print_site(site: SiteDrift, *, first: bool) -> None:
+    from deploykit.messages.site import named
+
     counts = ", ".join(f"{count} {kind}" for kind, count in site.counts.items())
     current = f"current is {site.wanted} ({site.wanted.reason})" if site.wanted else "nothing is live"
     click.echo(f"{'' if first else chr(10)}{visible(f'{site.site}: {counts}; {current}')}")
+    for part in site.wanted.parts if site.wanted else ():
+        click.echo(visible(f"  {part.repo} {named(part.ref, part.commit)}"))
     print_table(("node", "drift", "live", "since", "detail"), [_row(node) for node in site.nodes])
 
 
@@ -75,13 +79,20 @@ def _row(node: NodeDrift) -> tuple[str, ...]:
 
 
 def _as_json(status: FleetStatus) -> dict[str, object]:
+    from deploykit.messages.site import parts_entry
+
     return {
         "sites": [
             {
                 "site": site.site,
                 "current": None
                 if site.wanted is None
-                else {"ref": site.wanted.ref, "commit": site.wanted.commit, "reason": site.wanted.reason},
+                else {
+                    "ref": site.wanted.ref,
+                    "commit": site.wanted.commit,
+                    "parts": parts_entry(site.wanted.parts),
+                    "reason": site.wanted.reason,
+                },
                 "counts": dict(site.counts),
                 "nodes": [
                     {
@@ -90,6 +101,7 @@ def _as_json(status: FleetStatus) -> dict[str, object]:
                         "release": node.live.release if node.live else "",
                         "ref": node.live.ref if node.live else None,
                         "commit": node.live.commit if node.live else None,
+                        "parts": parts_entry(node.live.parts) if node.live else [],
                         "since": node.since.isoformat() if node.since else None,
                         "detail": node.detail,
                     }

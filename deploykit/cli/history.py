@@ -95,7 +95,7 @@ def _row(entry: HistoryEntry) -> tuple[str, ...]:
 
     did = entry.operation
     when = shown_time(entry.time) if entry.time is not None else ""
-    release = named(did.ref, did.commit, did.release)
+    release = named(did.ref, did.commit, did.release, parts=did.parts)
     return (
         when,
         entry.node,
@@ -109,6 +109,8 @@ def _row(entry: HistoryEntry) -> tuple[str, ...]:
 
 
 def _as_json(entry: HistoryEntry) -> dict[str, object]:
+    from deploykit.messages.site import parts_entry
+
     did = entry.operation
     return {
         "node": entry.node,
@@ -118,6 +120,7 @@ def _as_json(entry: HistoryEntry) -> dict[str, object]:
         "release": did.release,
         "ref": did.ref,
         "commit": did.commit,
+        "parts": parts_entry(did.parts),
         "requested_by": did.requested_by,
         "started": did.started.isoformat() if did.started else None,
         "finished": did.finished.isoformat() if did.finished else None,

@@ -51,6 +51,16 @@ def origin_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--ca-file", type=_file, metavar="FILE", help="Certificates to trust for https.")
     @click.option("--credentials-file", type=_file, metavar="FILE", help="Lines of https://USER:PASSWORD@HOST, 0600.")
     @click.option("--allow-http", is_flag=True, help="Also http://, where all goes in clear.")
+    @click.option("--lfs", is_flag=True, help="Also the objects of Git LFS that the refs need.")
+    @click.option("--lfs-url", default="", metavar="URL", help="Their server; URL/info/lfs of the origin by default.")
+    @click.option(
+        "--lfs-deadline",
+        type=Seconds(0.1),
+        default=3600.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="For these objects, after the refs.",
+    )
     @functools.wraps(function)
     def with_settings(
         *,
@@ -61,6 +71,9 @@ def origin_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ca_file: Path | None,
         credentials_file: Path | None,
         allow_http: bool,
+        lfs: bool,
+        lfs_url: str,
+        lfs_deadline: float,
         **rest: Any,
     ) -> object:
         from deploykit.mirror.refplan import matches_nothing
@@ -79,7 +92,12 @@ def origin_options(function: Callable[..., Any]) -> Callable[..., Any]:
             ca_file=ca_file,
             credentials_file=credentials_file,
             allow_http=allow_http,
+            lfs=lfs or bool(lfs_url),
+            lfs_url=lfs_url,
+            lfs_deadline=lfs_deadline,
         )
+        for problem in settings.problems():
+            raise click.UsageError(problem)
         return function(settings=attrs.evolve(settings, refs=refs) if refs else settings, **rest)
 
     return with_settings
@@ -90,29 +108,44 @@ def origin_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("path", type=_directory)
 @origin_options
 @click.option("--allow-mass-deletion", is_flag=True, help="Follow the origin even if most of its refs are gone.")
+@click.option("--lfs-commit", "commits", multiple=True, metavar="ID", help="Also the LFS objects of this commit.")
 @json_option
-def sync(url: str, path: Path, settings: MirrorSettings, allow_mass_deletion: bool, as_json: bool) -> int:
+def sync(
+    url: str, path: Path, settings: MirrorSettings, allow_mass_deletion: bool, commits: tuple[str, ...], as_json: bool
+) -> int:
     """Bring the mirror at PATH to what the origin at URL shows; make it when it is not there.
 
-    Exit code 3 when a change was refused by a policy.
+    Exit code 1 when objects of Git LFS are missing: they are tried again by the next one. Exit code 3 when a change was
+    refused by a policy.
 
     \b
     Example:
       deploykit mirror sync git@git.example.net:site.git /srv/mirrors/site.git --ref 'refs/heads/main'
+      deploykit mirror sync https://git.example.net/site.git /srv/mirrors/site.git --lfs
     """
     from deploykit.mirror import Mirror
+    from deploykit.names import parse_object_id
 
+    also = tuple(map(parse_object_id, commits))
+    if also and not settings.lfs:
+        raise click.UsageError("--lfs-commit: has no effect without --lfs")
     with Mirror.open(path, url, settings) as opened, _progress(quiet=as_json) as progress:
-        result = opened.fetch(progress=progress, allow_mass_deletion=allow_mass_deletion)
+        if opened.lfs is not None:
+            opened.lfs.forget()  # whoever asks by hand may have removed some
+        result = opened.fetch(progress=progress, allow_mass_deletion=allow_mass_deletion, lfs_commits=also)
+        for commit in also:
+            opened.resolve(commit)  # it is here, and is a commit
     if as_json:
         changes = [{**attrs.asdict(change), "kind": change.kind} for change in result.changes]
         print_json({"path": str(path), **attrs.asdict(result), "changes": changes})
     else:
-        _print_result(result)
+        _print_result(result, lfs=settings.lfs)
+    if result.lfs.gaps or result.lfs.missing:
+        return 1
     return 3 if result.refused else 0
 
 
-def _print_result(result: FetchResult) -> None:
+def _print_result(result: FetchResult, *, lfs: bool) -> None:
     from deploykit.messages.base import one_line
 
     for change in result.changes[:_FEW]:
@@ -122,7 +155,13 @@ def _print_result(result: FetchResult) -> None:
     for refusal in result.refused:
         click.echo(one_line(f"refused  {refusal.name}: {refusal.reason}"), err=True)
     size = f"{result.objects} objects, {result.received / 1e6:.1f} MB"
+    for gap in result.lfs.gaps:
+        click.echo(one_line(f"missing {gap.ref}: {gap.reason}", limit=1000), err=True)
+    for each in result.lfs.missing[:_FEW] if not result.lfs.gaps else ():
+        click.echo(one_line(f"missing {each.path}: {each.reason}", limit=1000), err=True)
     click.echo(f"{len(result.changes)} refs changed, {size} in {result.seconds:.2f} s")
+    if lfs:
+        click.echo(f"LFS: {result.lfs.objects} objects, {result.lfs.received / 1e6:.1f} MB")
 
 
 @mirror.command("list")
@@ -179,7 +218,9 @@ def show(path: Path, as_json: bool) -> None:
 @origin_options
 @json_option
 def check(path: Path, url: str | None, settings: MirrorSettings, as_json: bool) -> int:
-    """Read every byte of the mirror at PATH and print what is wrong with it. Exit code 1 when anything is.
+    """Read every byte of the mirror at PATH and print what is wrong or missing. Exit code 1 when anything is.
+
+    Objects of Git LFS are checked where the mirror has some, and with --lfs.
 
     \b
     Example:
@@ -187,22 +228,33 @@ def check(path: Path, url: str | None, settings: MirrorSettings, as_json: bool) 
     """
     from deploykit.mirror import Mirror
     from deploykit.mirror.inspect import check_path
+    from deploykit.mirror.lfs.checking import missing_objects
 
-    report = check_path(path)
+    report = check_path(path, lfs=settings.lfs)
     aside: Path | None = None
+    missing: list[str] = []
     if url is not None and not report.sound:
+        if (path / "lfs").is_dir() and not settings.lfs:
+            raise click.UsageError("the mirror holds objects of Git LFS; add --lfs, or it has none after the repair")
         with Mirror.open(path, url, settings) as opened, _progress(quiet=as_json) as progress:
             aside = opened.reclone(progress=progress)
+            missing = missing_objects(path) if settings.lfs else []
     if as_json:
-        print_json({"path": str(path), "sound": report.sound, **attrs.asdict(report), "set_aside": aside})
+        found = {"sound": report.sound, **attrs.asdict(report)}
+        print_json({"path": str(path), **found, "set_aside": aside, "still_missing": missing})
     else:
         for problem in report.problems:
             click.echo(problem, err=True)
         state = "sound" if report.sound else "damaged"
-        click.echo(f"{visible(path)}: {state}; {report.objects} objects, {report.refs} refs in {report.seconds:.1f} s")
+        size = f"{report.objects} objects, {report.refs} refs"
+        if report.lfs_objects:
+            size += f", {report.lfs_objects} LFS objects"
+        click.echo(f"{visible(path)}: {state}; {size} in {report.seconds:.1f} s")
         if aside is not None:
             click.echo(f"cloned anew; the damaged one is {visible(aside)}")
-    return 0 if report.sound or aside is not None else 1
+        for line in missing:
+            click.echo(f"still missing: {line}", err=True)
+    return 0 if report.sound or (aside is not None and not missing) else 1
 
 
 # -- progress --------------------------------------------------------------------------------------------------------

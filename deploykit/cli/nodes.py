@@ -24,7 +24,7 @@ from deploykit.cli.options import json_option, print_json
 from deploykit.cli.selecting import selection_options
 
 if TYPE_CHECKING:
-    from deploykit.messages import NodeDescribed
+    from deploykit.messages import NodeDescribed, SiteState
     from deploykit.operations.keychoice import KeyChoice
     from deploykit.operations.nodes import FoundNodes
 
@@ -127,7 +127,9 @@ def _rows(found: FoundNodes) -> Iterator[tuple[str, ...]]:
 def _sites(described: NodeDescribed) -> str:
     from deploykit.messages.site import named
 
+    def live(site: SiteState) -> str:
+        return named(site.ref, site.commit, site.release, parts=site.parts)
+
     return ", ".join(
-        f"{site.site} {named(site.ref, site.commit, site.release) or ('unreadable' if site.problem else 'empty')}"
-        for site in described.sites
+        f"{site.site} {live(site) or ('unreadable' if site.problem else 'empty')}" for site in described.sites
     )

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from pathlib import Path
 
 import attrs
 import click
 
-from deploykit.cli.options import json_option, print_json
+from deploykit.cli.options import Directory, json_option, print_json
 from deploykit.cli.releasing import (
     end_with,
     open_runner,
     open_source,
     print_table,
     show_preview,
+    show_release,
     site_argument,
     status_of,
+    submodule_option,
     user_here,
 )
+from deploykit.cli.siteparts import part_option, put_live
 from deploykit.cli.visible import visible
 
 
@@ -35,9 +39,23 @@ def release() -> None:
 
 @release.command()
 @site_argument
-@click.option("--mirror", required=True, type=click.Path(path_type=Path, exists=True), help="A mirror, or any clone.")
-@click.option("--ref", required=True, help="The tag or branch to deploy, e.g. v1.4 or refs/heads/main.")
-@click.option("--commit", default="", help="What it must stand for; refused when it stands for another one.")
+@click.option("--mirror", type=click.Path(path_type=Path, exists=True), help="A mirror, or any clone.")
+@part_option
+@submodule_option
+@click.option(
+    "--ref",
+    "refs",
+    multiple=True,
+    metavar="[REPO=]REF",
+    help="The tag or branch to deploy, e.g. v1.4 or refs/heads/main; of one repository of several: app=v1.4.",
+)
+@click.option(
+    "--commit",
+    "commits",
+    multiple=True,
+    metavar="[REPO=]ID",
+    help="What it must stand for; refused when it stands for another one.",
+)
 @click.option("--request", default="", help="An id: a second deploy with it is answered, not repeated.")
 @click.option("--dry-run", is_flag=True, help="Show the steps and the files that would change; touch nothing.")
 @click.option("--prepare", is_flag=True, help="Do all but the switch; `release activate` does that.")
@@ -49,9 +67,11 @@ def release() -> None:
 def deploy(
     site_dir: Path,
     settings: Path | None,
-    mirror: Path,
-    ref: str,
-    commit: str,
+    mirror: Path | None,
+    parts: tuple[str, ...],
+    submodules: tuple[str, ...],
+    refs: tuple[str, ...],
+    commits: tuple[str, ...],
     request: str,
     dry_run: bool,
     prepare: bool,
@@ -63,24 +83,33 @@ def deploy(
 ) -> None:
     """Make a release and put it live. A directory that does not exist yet is set up with the defaults.
 
+    A site of several repositories has them in its node's settings; those without a --ref stay as they are live.
+
     \b
     Example:
       deploykit release deploy /srv/www/shop --mirror shop.git --ref v1.4 --dry-run
       deploykit release deploy /srv/www/shop --mirror shop.git --ref v1.4
+      deploykit release deploy /srv/www/farm --ref app=v3 --ref theme=v7
+      deploykit release deploy /srv/www/farm --part app=app=app.git --part theme=web/theme=theme.git --ref app=v4
     """
+    from deploykit.cli.siteparts import asked_of
+    from deploykit.errors import UsageError
     from deploykit.release import Allowances
 
     allow = Allowances(moved=allow_moved, older=allow_older, drift=allow_drift)
-    with open_source(mirror) as source, open_runner(site_dir, settings, quiet=as_json or dry_run) as runner:
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(open_source(site_dir, settings, mirror, submodules, parts))
+        if source is None:
+            raise UsageError("from which repository?", "give --mirror")
+        ref, commit, of_parts = asked_of(source, refs, commits)
+        runner = stack.enter_context(open_runner(site_dir, settings, quiet=as_json or dry_run))
         if dry_run:
-            found = runner.preview(source, ref, commit, allow=allow, again=again or prepare, activate=not prepare)
+            again = again or prepare
+            found = runner.preview(source, ref, commit, parts=of_parts, allow=allow, again=again, activate=not prepare)
             show_preview(found, as_json)
             return
-        who = user_here()
-        if prepare:
-            result = runner.prepare(source, ref, commit, request=request, requested_by=who, allow=allow)
-        else:
-            result = runner.deploy(source, ref, commit, request=request, requested_by=who, allow=allow, again=again)
+        act = runner.prepare if prepare else partial(runner.deploy, again=again)
+        result = act(source, ref, commit, parts=of_parts, request=request, requested_by=user_here(), allow=allow)
     end_with(result, as_json)
 
 
@@ -88,10 +117,19 @@ def deploy(
 @site_argument
 @click.argument("which", default="")
 @click.option("--mirror", type=click.Path(path_type=Path, exists=True), help="To write it anew if it is gone.")
+@part_option
+@submodule_option
 @click.option("--allow-drift", is_flag=True, help="Take it as it is, although files in it were edited by hand.")
 @json_option
 def activate(
-    site_dir: Path, settings: Path | None, which: str, mirror: Path | None, allow_drift: bool, as_json: bool
+    site_dir: Path,
+    settings: Path | None,
+    which: str,
+    mirror: Path | None,
+    parts: tuple[str, ...],
+    submodules: tuple[str, ...],
+    allow_drift: bool,
+    as_json: bool,
 ) -> None:
     """Put a prepared release live: the newest, or the one named by number, tag, commit or name.
 
@@ -103,10 +141,68 @@ def activate(
 
     allow = Allowances(drift=allow_drift)
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(open_source(mirror)) if mirror is not None else None
+        source = stack.enter_context(open_source(site_dir, settings, mirror, submodules, parts))
         runner = stack.enter_context(open_runner(site_dir, settings, quiet=as_json))
-        result = runner.activate(which, source=source, requested_by=user_here(), allow=allow)
+        result = put_live(lambda it: runner.activate(which, source=it, requested_by=user_here(), allow=allow), source)
     end_with(result, as_json)
+
+
+@release.command()
+@click.argument("directory", type=Directory(path_type=Path, file_okay=False, resolve_path=False))
+@click.option(
+    "--site",
+    "site_dir",
+    type=click.Path(path_type=Path),
+    help="The site's directory; needed unless DIRECTORY is its `current`.",
+)
+@click.option(
+    "--settings", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="As for `release deploy`."
+)
+@click.option("--mirror", type=click.Path(path_type=Path, exists=True), help="A mirror or clone that has what is live.")
+@part_option
+@submodule_option
+@click.option("--ref", "refs", multiple=True, metavar="[REPO=]REF", help="What is live, as far as anybody knows.")
+@click.option("--commit", "commits", multiple=True, metavar="[REPO=]ID", help="What it must stand for, or it alone.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and what differs from the commit.")
+@click.option("--undo", is_flag=True, help="Put the directory back where it was.")
+@json_option
+def adopt(
+    directory: Path,
+    site_dir: Path | None,
+    settings: Path | None,
+    mirror: Path | None,
+    parts: tuple[str, ...],
+    submodules: tuple[str, ...],
+    refs: tuple[str, ...],
+    commits: tuple[str, ...],
+    dry_run: bool,
+    undo: bool,
+    as_json: bool,
+) -> None:
+    """Make a directory that is live the first release of a site; no reader finds nothing meanwhile.
+
+    DIRECTORY is what readers use: a directory, a clone, a farm of symlinks, a symlink to one, Capistrano's `current`.
+    It is a symlink to the site's `current` afterwards. No file's content is changed.
+
+    \b
+    Example:
+      deploykit release adopt /srv/www/shop --site /srv/sites/shop --mirror shop.git --ref v1.4 --dry-run
+      deploykit release adopt /srv/www/shop --site /srv/sites/shop --mirror shop.git --ref v1.4
+      deploykit release adopt /srv/www/shop --site /srv/sites/shop --undo
+    """
+    from deploykit.cli.adopting import GivenVersion, adopter_of, open_version, show_adopted, show_undone
+
+    given = GivenVersion(mirror, parts, submodules, refs, commits)
+    adopter, where = adopter_of(directory, site_dir, settings)
+    if undo:
+        show_undone(adopter.undo(), as_json)
+        return
+    with open_version(adopter, where, settings, given) as (source, ref, commit, of_parts):
+        if dry_run:
+            show_adopted(adopter.preview(source, ref, commit, parts=of_parts), as_json, would=True)
+        else:
+            by = user_here()
+            show_adopted(adopter.adopt(source, ref, commit, parts=of_parts, requested_by=by), as_json)
 
 
 @release.command()
@@ -142,6 +238,8 @@ def discard(site_dir: Path, settings: Path | None, which: str, as_json: bool) ->
 @site_argument
 @click.option("--to", default="", help="A release by number, tag, commit or name; the last good one by default.")
 @click.option("--mirror", type=click.Path(path_type=Path, exists=True), help="To write one anew that is gone.")
+@part_option
+@submodule_option
 @click.option("--dry-run", is_flag=True, help="Print what would be done; touch nothing.")
 @click.option("--allow-drift", is_flag=True, help="Go to a release as it is, although it was edited by hand.")
 @json_option
@@ -150,6 +248,8 @@ def rollback(
     settings: Path | None,
     to: str,
     mirror: Path | None,
+    parts: tuple[str, ...],
+    submodules: tuple[str, ...],
     dry_run: bool,
     allow_drift: bool,
     as_json: bool,
@@ -165,11 +265,13 @@ def rollback(
 
     allow = Allowances(drift=allow_drift)
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(open_source(mirror)) if mirror is not None else None
+        source = stack.enter_context(open_source(site_dir, settings, mirror, submodules, parts))
         runner = stack.enter_context(open_runner(site_dir, settings, quiet=as_json or dry_run))
         if dry_run:
             runner.site.require()
-            plan = runner.rollback_plan(to, can_rebuild=source is not None, allow=allow)
+            plan = runner.rollback_plan(to, can_rebuild=mirror is not None, allow=allow)
+            if plan.kind == "impossible" and source is not None:
+                plan = runner.rollback_plan(to, can_rebuild=True, allow=allow)
             if as_json:
                 print_json(attrs.asdict(plan))
             else:
@@ -177,7 +279,7 @@ def rollback(
             if plan.kind == "impossible":
                 raise SystemExit(1)
             return
-        result = runner.rollback(to, source=source, requested_by=user_here(), allow=allow)
+        result = put_live(lambda it: runner.rollback(to, source=it, requested_by=user_here(), allow=allow), source)
     end_with(result, as_json)
 
 
@@ -246,17 +348,7 @@ def show(site_dir: Path, settings: Path | None, which: str, as_json: bool) -> No
         history = [attrs.asdict(o) | {"steps": [attrs.asdict(s) for s in steps]} for o, steps in done]
         print_json(attrs.asdict(found) | {"current": found.name == site.resolved_name(), "operations": history})
         return
-    click.echo(f"{found.name}\n  {found.ref} {found.commit}\n  {status_of(found)} {visible(found.detail)}".rstrip())
-    for operation, steps in done:
-        by = f" by {operation.requested_by}" if operation.requested_by else ""
-        part_of = f" in rollout {operation.rollout}" if operation.rollout else ""
-        what = f"{operation.phase} {operation.started}{by}{part_of}: {operation.outcome} {operation.detail}".rstrip()
-        click.echo(f"\n{visible(what)}")
-        for step in steps:
-            code = f" (exit {step.exit_code})" if step.exit_code is not None else ""
-            click.echo(f"  {step.name:<14} {step.outcome}{code} {step.seconds:.3f} s")
-            for line in step.output.splitlines():
-                click.echo(f"      {visible(line, tabs=True)}")
+    show_release(found, done)
 
 
 @release.command()

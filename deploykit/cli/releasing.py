@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,8 @@ from deploykit.cli.options import Directory, F, print_json
 from deploykit.cli.visible import visible
 
 if TYPE_CHECKING:
-    from deploykit.release import DeployResult, Preview, Release, Runner, TreeSource
+    from deploykit.mirror.submodules import ResolvingSource
+    from deploykit.release import DeployResult, Operation, Preview, Release, Runner, StepRecord, TreeSource
 
 
 def site_argument(function: F) -> F:
@@ -28,12 +29,67 @@ def site_argument(function: F) -> F:
     return click.argument("site_dir", type=Directory(path_type=Path, file_okay=False))(function)
 
 
-@contextlib.contextmanager
-def open_source(mirror: Path) -> Iterator[TreeSource]:
-    from deploykit.git.repository import Repository
+def submodule_option(function: F) -> F:
+    """Add `--submodule`, handed on as `submodules`."""
+    return click.option(
+        "--submodule",
+        "submodules",
+        multiple=True,
+        metavar="URL=MIRROR",
+        help='With submodules = "mirror": the mirror or clone for an address in .gitmodules; may be repeated.',
+    )(function)
 
-    with Repository(mirror) as source:
-        yield source
+
+@contextlib.contextmanager
+def open_source(
+    site_dir: Path, settings: Path | None, mirror: Path | None, submodules: Sequence[str], parts: Sequence[str]
+) -> Iterator[TreeSource | None]:
+    """Open a site's mirror or mirrors, with those of their submodules; None where no mirror is given or known."""
+    from deploykit.cli.siteparts import open_parts
+    from deploykit.config import load_site
+    from deploykit.errors import UsageError
+
+    def opened(path: Path, stack: contextlib.ExitStack) -> ResolvingSource:
+        return _with_submodules(path, submodules, stack)
+
+    with open_parts(load_site(settings, site_dir), parts, opened) as several:
+        if several is not None and mirror is not None:
+            raise UsageError(f"--mirror {mirror}: the site is made of {several.names}", "give --part for each, or none")
+        if several is not None or mirror is None:
+            yield several
+            return
+        with contextlib.ExitStack() as stack:
+            yield opened(mirror, stack)
+
+
+def _with_submodules(mirror: Path, submodules: Sequence[str], stack: contextlib.ExitStack) -> ResolvingSource:
+    """Open a mirror or clone, with those of its submodules."""
+    from deploykit.git.repository import Repository
+    from deploykit.mirror.submodules import SubmoduleRules, SubmoduleSource
+    from deploykit.names import RepoName
+
+    base = stack.enter_context(Repository(mirror))
+    if not submodules:
+        return base
+    given = [_url_and_path(text) for text in submodules]
+    opened = {RepoName(str(path)): stack.enter_context(Repository(path)) for _, path in given}
+    rules = SubmoduleRules(
+        repositories={url: RepoName(str(path)) for url, path in given}, open=opened.__getitem__, depth=16
+    )
+    return SubmoduleSource(base, base.origin, rules)
+
+
+def _url_and_path(text: str) -> tuple[str, Path]:
+    from deploykit.errors import UsageError
+    from deploykit.git.transport.address import redacted_url
+
+    url, found, path = text.rpartition("=")
+    if not found or not url or not path:
+        raise UsageError(
+            f"--submodule {redacted_url(text)}: expected URL=MIRROR",
+            "such as https://git.example.org/theme.git=theme.git",
+        )
+    return url, Path(path)
 
 
 @contextlib.contextmanager
@@ -72,6 +128,7 @@ def end_with(result: DeployResult, as_json: bool) -> None:
                 "release": result.release,
                 "detail": result.detail,
                 "again": result.again,
+                "parts": [attrs.asdict(part) for part in result.about.parts] if result.about is not None else [],
                 "steps": steps,
             }
         )
@@ -100,9 +157,39 @@ def show_preview(found: Preview, as_json: bool) -> None:
     for sign, paths in (("+", found.added), ("~", found.changed), ("-", found.removed)):
         for path in paths:
             click.echo(f"  {sign} {visible(path, tabs=True)}")
+    for part in found.parts:
+        live, new = (
+            _named(ref, commit) for ref, commit in ((part.live_ref, part.live_commit), (part.ref, part.commit))
+        )
+        what = f"{part.added} added, {part.changed} changed, {part.removed} removed"
+        click.echo(f"{part.repo}: {live} -> {new} in {part.path}/: {what}")
     click.echo(f"{len(found.added)} added, {len(found.changed)} changed, {len(found.removed)} removed")
     if found.warning:
         click.echo(f"warning: {visible(found.warning, tabs=True)}", err=True)
+
+
+def show_release(found: Release, done: Sequence[tuple[Operation, Sequence[StepRecord]]]) -> None:
+    """Print a release, and what was done with it."""
+    click.echo(f"{found.name}\n  {' '.join(filter(None, (found.ref, found.commit)))}")
+    for part in found.parts:
+        click.echo(f"  {part.repo} {part.ref} {part.commit} in {part.path}/")
+    click.echo(f"  {status_of(found)} {visible(found.detail)}".rstrip())
+    for operation, steps in done:
+        by = f" by {operation.requested_by}" if operation.requested_by else ""
+        part_of = f" in rollout {operation.rollout}" if operation.rollout else ""
+        what = f"{operation.phase} {operation.started}{by}{part_of}: {operation.outcome} {operation.detail}".rstrip()
+        click.echo(f"\n{visible(what)}")
+        for step in steps:
+            code = f" (exit {step.exit_code})" if step.exit_code is not None else ""
+            click.echo(f"  {step.name:<14} {step.outcome}{code} {step.seconds:.3f} s")
+            for line in step.output.splitlines():
+                click.echo(f"      {visible(line, tabs=True)}")
+
+
+def _named(ref: str, commit: str) -> str:
+    from deploykit.names import RefName, short_ref
+
+    return f"{short_ref(RefName(ref))} ({commit[:12]})" if ref else "nothing"
 
 
 def status_of(found: Release) -> str:

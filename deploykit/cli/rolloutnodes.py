@@ -30,6 +30,7 @@ def chosen_nodes(
     *,
     timeout: float,
     want_previous: bool = False,
+    want_live: bool = False,
     key: KeyGiven = None,
 ) -> Targets:
     """Return the nodes that a selection chooses, and print what a person should know about them.
@@ -38,6 +39,7 @@ def chosen_nodes(
         bus: connected; None where names alone decide.
         timeout: seconds to wait for the first answer, or for all nodes that are named.
         want_previous: find out what each would go back to.
+        want_live: find out what is live on each.
         key: signs the question; the settings' key when None.
     """
     from deploykit.names import parse_site_name
@@ -52,6 +54,7 @@ def chosen_nodes(
             selection,
             site=parse_site_name(site),
             want_previous=want_previous,
+            want_live=want_live,
             timeout=timeout,
             key=signer,
             on_node=heard,

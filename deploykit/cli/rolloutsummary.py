@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
+from deploykit.cli.fleetparts import ref_options
 from deploykit.cli.rollouttext import counts_words
 from deploykit.cli.visible import visible
-from deploykit.names import short_ref
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -70,8 +70,8 @@ def advice_lines(summary: RolloutSummary, *, through: str = "") -> Iterator[str]
         else:
             yield "to try those that failed, refused or were silent once more:"
         if plan.kind == "deploy":
-            ref = short_ref(plan.targets[plan.nodes[0]].ref)
-            yield f"  deploykit deploy {plan.site} --ref {ref} --retry-failed {plan.rollout}{via}"
+            refs = ref_options(plan.releases[0])
+            yield f"  deploykit deploy {plan.site} {refs} --retry-failed {plan.rollout}{via}"
         else:
             yield f"  deploykit rollout retry {plan.rollout}{via}"
     if summary.changed and plan.kind == "deploy" and summary.state != "rolled-back":

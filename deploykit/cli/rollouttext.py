@@ -12,7 +12,7 @@ from deploykit.cli.visible import visible
 from deploykit.fleet.view import allowed_failures, duration, some_names, stages
 
 if TYPE_CHECKING:
-    from deploykit.fleet.plan import Plan
+    from deploykit.fleet.plan import Plan, Target
     from deploykit.fleet.view import RolloutPicture, RolloutView, ViewChange
     from deploykit.messages import DeployReported
     from deploykit.names import NodeName
@@ -50,12 +50,8 @@ def plan_title(plan: Plan, *, with_id: bool = True) -> str:
 
     The id is shown in full: it is what every later command takes. A plan that is not begun has none to take.
     """
-    targets = {(target.ref, target.commit) for target in plan.targets.values()}
-    if len(targets) == 1:
-        ((ref, commit),) = targets
-        what = f"{_short(ref)} ({commit[:12]})"
-    else:
-        what = f"{len(targets)} different releases"
+    releases = plan.releases
+    what = _called(releases[0]) if len(releases) == 1 else f"{len(releases)} different releases"
     many = f"{len(plan.nodes)} nodes" if len(plan.nodes) != 1 else str(plan.nodes[0])
     verb = "goes back to" if plan.kind == "rollback" else "gets"
     return visible(f"{plan.site} {verb} {what} on {many}" + (f", rollout {plan.rollout}" if with_id else ""))
@@ -63,18 +59,22 @@ def plan_title(plan: Plan, *, with_id: bool = True) -> str:
 
 def plan_lines(plan: Plan) -> Iterator[str]:
     """Yield the plan for a person: what goes live, in which order, and what would stop it."""
+    from deploykit.messages.site import parts_named
+
     options = plan.options
     yield plan_title(plan, with_id=False)
+    for part in plan.releases[0].parts if len(plan.releases) == 1 else ():
+        yield visible(f"  {part.repo}: {_short(part.ref)} ({part.commit[:12]})")
     for name, nodes in stages(plan):
         label = "canary" if name == "canary" else f"batch {name}"
         yield visible(f"  {label + ':':<10} {len(nodes):>4}  {some_names(nodes, 6)}")
-    targets: dict[tuple[str, str], list[NodeName]] = {}
+    targets: dict[Target, list[NodeName]] = {}
     for node in plan.nodes:
-        target = plan.targets[node]
-        targets.setdefault((target.ref, target.commit), []).append(node)
+        targets.setdefault(plan.targets[node], []).append(node)
     if len(targets) > 1:
-        for (ref, commit), those in targets.items():
-            yield visible(f"  {_short(ref)} ({commit[:12]}): {some_names(those, 6)}")
+        for target, those in targets.items():
+            which = f" ({parts_named(target.parts)})" if target.parts else ""
+            yield visible(f"  {_called(target)}{which}: {some_names(those, 6)}")
     allowed = allowed_failures(plan)
     rules = [f"stops when more than {allowed} of {len(plan.nodes)} fail", f"then: {options.on_failure}"]
     if not plan.one_phase:
@@ -97,13 +97,18 @@ def plan_lines(plan: Plan) -> Iterator[str]:
 
 def plan_entry(plan: Plan) -> dict[str, object]:
     """Return a plan for a script."""
+    from deploykit.messages.site import parts_entry
+
     options = plan.options
     return {
         "rollout": plan.rollout,
         "kind": plan.kind,
         "site": plan.site,
         "stages": [{"stage": name, "nodes": list(nodes)} for name, nodes in stages(plan)],
-        "targets": {node: {"ref": target.ref, "commit": target.commit} for node, target in plan.targets.items()},
+        "targets": {
+            node: {"ref": target.ref, "commit": target.commit, "parts": parts_entry(target.parts)}
+            for node, target in plan.targets.items()
+        },
         "options": {
             "batch": [str(size) for size in options.batch],
             "order": options.order,
@@ -189,6 +194,10 @@ def counts_words(counts: Iterable[tuple[str, int]]) -> str:
 def budget_words(picture: RolloutPicture) -> str:
     """Return how much of the failure budget is used."""
     return f"{picture.failures} failed, {picture.allowed} may"
+
+
+def _called(target: Target) -> str:
+    return f"{target.name} ({target.commit[:12]})"
 
 
 def _short(ref: str) -> str:

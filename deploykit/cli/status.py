@@ -87,6 +87,9 @@ def _show_node(config: Path | None, *, as_json: bool) -> int:
         jobs = site.get("require_build")
         needs = f", requires a build of {', '.join(map(str, jobs))}" if isinstance(jobs, list) else ""
         _print_entry("site", site, f"{site['site']}  {site['current'] or 'nothing is live'}{needs}")
+        parts = site.get("parts")
+        for part in parts if isinstance(parts, list) else ():
+            click.echo(f"  part    {part['repo']} {part['ref']} {part['commit'][:12]}")
         locks = site.get("locks")
         for lock in locks if isinstance(locks, list) else ():
             click.echo(f"  lock    {site['site']} is {visible(lock)}")

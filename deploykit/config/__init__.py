@@ -7,6 +7,14 @@ classes, `explain` puts errors into words, and `crosschecks` finds what does not
 from __future__ import annotations
 
 from deploykit.config.files import DEFAULT_PATH, settings_files
-from deploykit.config.load import load_settings, load_site_settings, locator, parse_settings
+from deploykit.config.load import load_settings, load_site, load_site_settings, locator, parse_settings
 
-__all__ = ["DEFAULT_PATH", "load_settings", "load_site_settings", "locator", "parse_settings", "settings_files"]
+__all__ = [
+    "DEFAULT_PATH",
+    "load_settings",
+    "load_site",
+    "load_site_settings",
+    "locator",
+    "parse_settings",
+    "settings_files",
+]

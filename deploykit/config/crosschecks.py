@@ -53,7 +53,7 @@ def warnings(settings: Settings, user: str = "") -> list[str]:
     found += [
         f"sites.{name}.require_build: {job!r} is the name of one job, not a pattern: no build of another opens the gate"
         for name, site in settings.sites.items()
-        for job in site.require_build
+        for job in sorted({*site.require_build, *(job for jobs in site.require_build_of.values() for job in jobs)})
         if "*" in job or "?" in job
     ]
     found += _checkout_warnings(settings.repositories)
@@ -100,8 +100,10 @@ def _sites(settings: Settings, repositories: Collection[str]) -> Iterator[str]:
     """Find sites of an unknown repository, and sites that share a directory."""
     paths: dict[Path, SiteName] = {}
     for name, site in settings.sites.items():
-        if site.repo not in settings.repositories and site.repo not in repositories:
-            yield f"sites.{name}.repo: {site.repo!r} is not in [repositories]"
+        for repo in site.repos:
+            if repo not in settings.repositories and repo not in repositories:
+                where = f"parts.{repo}" if site.repo is None else "repo"
+                yield f"sites.{name}.{where}: {repo!r} is not in [repositories]"
         if site.path in paths:
             yield f"sites.{name}.path: {site.path} is already the path of {paths[site.path]}"
         paths[site.path] = name

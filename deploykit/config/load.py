@@ -28,6 +28,7 @@ from deploykit.config.merge import merge
 from deploykit.config.passcodes import mode_problems, resolve_environment
 from deploykit.errors import SettingsError
 from deploykit.messages.topics import with_preset
+from deploykit.names import RepoName
 from deploykit.settings.node import Settings
 from deploykit.settings.site import SiteSettings
 
@@ -155,7 +156,27 @@ _OF_A_NODE: Final = {field.name for field in attrs.fields(Settings)} - {
 }
 
 
+@attrs.frozen(kw_only=True, slots=True)
+class SiteFound:
+    """The settings of a site at some directory.
+
+    Args:
+        release: how its releases are made.
+        node: the settings of the node whose site it is; None where it is none's.
+        parts: its repositories and their subdirectories, where it is made of several.
+    """
+
+    release: SiteSettings
+    node: Settings | None = None
+    parts: Mapping[RepoName, str] = attrs.field(factory=dict)
+
+
 def load_site_settings(path: Path | None, site: Path) -> SiteSettings:
+    """Read how releases are made of the site at directory `site`. See `load_site`."""
+    return load_site(path, site).release
+
+
+def load_site(path: Path | None, site: Path) -> SiteFound:
     """Read the settings of the site at directory `site`: from the node's settings file, or from a file of its own.
 
     Args:
@@ -169,14 +190,15 @@ def load_site_settings(path: Path | None, site: Path) -> SiteSettings:
     if path is not None:
         data = _parse_toml(read_file(path, "give another file").raw, str(path))
         if not data.keys() & _OF_A_NODE:
-            return _parse_site_settings(data, str(path))
+            return SiteFound(release=_parse_site_settings(data, str(path)))
     elif not Path(os.environ.get("DEPLOYKIT_CONFIG") or DEFAULT_PATH).exists():
-        return SiteSettings()
-    for found in load_settings(path).sites.values():
+        return SiteFound(release=SiteSettings())
+    node = load_settings(path)
+    for found in node.sites.values():
         if found.path.resolve() == site.resolve():
-            return found.release
+            return SiteFound(release=found.release, node=node, parts=found.parts)
     if path is None:
-        return SiteSettings()
+        return SiteFound(release=SiteSettings())
     raise SettingsError(f"{path} has no site at {site}", "correct the path, or give a file of release settings alone")
 
 

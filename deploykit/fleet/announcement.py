@@ -27,8 +27,7 @@ def announcement(plan: Plan, model: RolloutModel, now: datetime) -> RolloutRepor
         plan, model: of the rollout.
         now: aware.
     """
-    targets = {(target.ref, target.commit) for target in plan.targets.values()}
-    ref, commit = targets.pop() if len(targets) == 1 else (None, None)
+    target = plan.releases[0] if len(plan.releases) == 1 else None
     failed = [node for node, status in model.nodes.items() if status.state in ("failed", "refused", "silent")]
     return RolloutReported(
         source=f"operator/{socket.gethostname()}",
@@ -37,8 +36,9 @@ def announcement(plan: Plan, model: RolloutModel, now: datetime) -> RolloutRepor
         site=plan.site,
         rollout=plan.rollout,
         kind=plan.kind,
-        ref=ref,
-        commit=commit,
+        ref=target.ref if target is not None else None,
+        commit=target.commit if target is not None else None,
+        parts=target.parts if target is not None else (),
         state=model.state,
         nodes=counts_of(model),
         failed=tuple(failed[:_MOST_NAMED]),

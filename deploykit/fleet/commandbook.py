@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from deploykit.fleet.commands import SentCommand
+from deploykit.fleet.plan import Target
 from deploykit.fleet.rolloutevents import Ask
 from deploykit.messages import DeployOutcome, DeployPhase
 from deploykit.names import NodeName
@@ -55,7 +56,7 @@ class CommandBook:
         """Return the newest command that asks a node for just this and can still be obeyed."""
         for command in reversed(self._open.get((node, ask.phase), ())):
             request = command.request
-            if (request.ref, request.commit) == (ask.ref, ask.commit) and now < request.expires:
+            if Target.of(request) == ask.target and now < request.expires:
                 return command
         return None
 

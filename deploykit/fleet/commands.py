@@ -2,7 +2,7 @@
 
 Rules:
 
-* One command for each (phase, ref, commit) that the core asks for, and for at most 100 nodes: every node of it gets the
+* One command for each phase and target that the core asks for, and for at most 100 nodes: every node of it gets the
   whole audience.
 * A command expires when its report is no longer waited for, as late as nodes accept, or with its mandate.
 * Ids are claimed by key, id and body: the same bytes are never acted on twice, however often they come.
@@ -19,8 +19,9 @@ import attrs
 
 from deploykit.errors import RolloutError
 from deploykit.fleet.mandates import HeldMandate
+from deploykit.fleet.plan import Target
 from deploykit.messages import BuildEvidence, DeployPhase, DeployRequested, RolloutAbort
-from deploykit.names import NodeName, ObjectId, RefName, SiteName
+from deploykit.names import NodeName, SiteName
 from deploykit.trust.signature import BodySigner, copy_digest, sign
 from deploykit.wire import Frame, decode, encode
 from deploykit.wire.codec import ID_HEADER
@@ -56,12 +57,12 @@ class CommandMaker:
     mandate: HeldMandate | None = None
 
     def deploys(
-        self, phase: DeployPhase, ref: RefName, commit: ObjectId, nodes: Sequence[NodeName], now: datetime
+        self, phase: DeployPhase, target: Target, nodes: Sequence[NodeName], now: datetime
     ) -> Iterator[SentCommand]:
         """Yield the commands for these nodes, signed.
 
         Args:
-            phase, ref, commit: what is asked.
+            phase, target: what is asked.
             nodes: of whom.
             now: aware.
 
@@ -74,8 +75,9 @@ class CommandMaker:
                 time=now,
                 correlation_id=self.correlation_id,
                 site=self.site,
-                ref=ref,
-                commit=commit,
+                ref=target.ref,
+                commit=target.commit,
+                parts=target.parts,
                 audience=tuple(nodes[at : at + MOST_NODES]),
                 expires=self._expires(phase, now),
                 phase=phase,

@@ -285,7 +285,7 @@ class RolloutCoordinator:
         self._observer.changed(model)
 
     def _commands(self, ask: Ask) -> list[SentCommand]:
-        return list(self._maker.deploys(ask.phase, ask.ref, ask.commit, ask.nodes, self._wall()))
+        return list(self._maker.deploys(ask.phase, ask.target, ask.nodes, self._wall()))
 
     def _send(self, command: SentCommand, nodes: Sequence[NodeName], *, again: bool = False) -> None:
         if not again:
@@ -305,7 +305,7 @@ class RolloutCoordinator:
                 others.append(node)
             else:
                 usable.setdefault(command.request.id, (command, []))[1].append(node)
-        new = list(self._maker.deploys(ask.phase, ask.ref, ask.commit, others, now))
+        new = list(self._maker.deploys(ask.phase, ask.target, others, now))
         if new:
             self._journal.append([CommandRecord(command=command) for command in new])
         for command, nodes in usable.values():

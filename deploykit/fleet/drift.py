@@ -7,6 +7,7 @@ Rules:
 * A site that is not current, and that a lock keeps so, is `frozen`. One that is current stays it, locked or not.
 * A release is `outdated` only where something shows it: it is an older tag, an older commit of the same branch, or what
   nodes that are current had before. Everything else is `other`.
+* Of several repositories each is compared: what is newer in one and older in another is `other`.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Final, Literal, get_args
+from typing import Final, Literal, TypeAlias, get_args
 
 import attrs
 
 from deploykit.messages import NodeDescribed, SiteRelease, SiteState, one_line
-from deploykit.messages.site import named
+from deploykit.messages.site import SitePart, Versioned, check_parts, name_of, named
 from deploykit.names import NodeName, ObjectId, RefName, RepoName, SiteName, short_ref
 
 Drift = Literal["current", "outdated", "other", "frozen", "modified", "failed", "silent", "unexpected"]
@@ -27,6 +28,8 @@ DRIFTS: Final[tuple[Drift, ...]] = get_args(Drift)
 
 _FAILED: Final = frozenset({"failure", "rolled-back", "interrupted"})
 _TAGS: Final = "refs/tags/"
+#: A ref, where one is known, and a commit of one repository.
+_Source: TypeAlias = tuple[RefName | None, ObjectId]
 #: What a deploy would change.
 _NOT_YET: Final = frozenset({"outdated", "other"})
 
@@ -38,14 +41,16 @@ class WantedRelease:
     Args:
         ref: one that stands for the commit.
         reason: for people: who said so, or by which rule it was chosen.
+        parts: of each repository, where the site is made of several; `commit` is their id.
     """
 
     ref: RefName | None
     commit: ObjectId
     reason: str
+    parts: tuple[SitePart, ...] = attrs.field(default=(), validator=check_parts)
 
     def __str__(self) -> str:
-        return named(self.ref, self.commit)
+        return name_of(self)
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -123,17 +128,23 @@ class FleetReleases:
         """Return the nodes that do not have a site."""
         return tuple(node.node for node in self._nodes if _state_of(node, site) is None)
 
+    def repositories(self, site: SiteName) -> tuple[RepoName, ...]:
+        """Return the repositories that a site is made of on any node, by name; none where it is one everywhere."""
+        return tuple(sorted({repo for state in self._states(site) for repo in state.repos}))
+
     def named_ref(self, site: SiteName, name: str) -> WantedRelease | None:
-        """Return what a ref of a site's repository stands for, by what nodes hold or have live; None if none has it."""
+        """Return what a ref of a site's one repository stands for, by what nodes hold or have live, or None."""
         wanted = {name} if name.startswith("refs/") else {f"refs/tags/{name}", f"refs/heads/{name}"}
         found: list[tuple[bool, float, ObjectId, RefName, str]] = []
         for state in self._states(site):
+            if state.repos:
+                continue
             for (repo, ref), (time, commit) in self._held.items():
                 if repo == state.repo and ref in wanted:
                     found.append((ref.startswith(_TAGS), time, commit, ref, "as the nodes' mirrors hold it"))
             if state.ref in wanted and state.commit is not None:
-                live = self._time(state, state.commit)
-                time = live.timestamp() if live is not None else float("-inf")
+                live = self._age(state.repo, state)
+                time = live[0].timestamp() if live is not None else float("-inf")
                 found.append((state.ref.startswith(_TAGS), time, state.commit, state.ref, "as a node has it live"))
         if not found:
             return None
@@ -146,8 +157,8 @@ class FleetReleases:
         counts = Counter(state.commit for state in states if state.commit is not None)
         if not counts:
             return None
-        times = {state.commit: self._time(state, state.commit) for state in states if state.commit is not None}
-        known = {commit: time for commit, time in times.items() if time is not None}
+        ages = {state.commit: self._age(state.repo, state) for state in states if state.commit is not None}
+        known = {commit: age for commit, age in ages.items() if age is not None}
         if len(known) == len(counts):
             commit = max(known, key=lambda each: (known[each], counts[each], each))
             rule = "the newest that is live"
@@ -156,8 +167,10 @@ class FleetReleases:
             rule = "what most nodes have live"
         refs = [state.ref for state in states if state.commit == commit and state.ref is not None]
         ref = max(refs, key=lambda each: (each.startswith(_TAGS), each)) if refs else None
+        parts = next(state.parts for state in states if state.commit == commit)
         many = f"{counts[commit]} of {len(states)} nodes"
-        return WantedRelease(ref=ref, commit=commit, reason=f"{rule}, on {many}" if len(counts) > 1 else f"on {many}")
+        reason = f"{rule}, on {many}" if len(counts) > 1 else f"on {many}"
+        return WantedRelease(ref=ref, commit=commit, reason=reason, parts=parts)
 
     def drift(
         self,
@@ -194,7 +207,7 @@ class FleetReleases:
                     kind = "frozen" if kind in _NOT_YET else kind
                 if node.node in strangers:
                     kind, detail = "unexpected", one_line(f"not on the list; {kind}{': ' if detail else ''}{detail}")
-                live = SiteRelease(release=state.release, ref=state.ref, commit=state.commit) if state.release else None
+                live = _live(state)
                 found.append(
                     NodeDrift(node=node.node, drift=kind, live=live, since=state.since, detail=detail, lock=lock)
                 )
@@ -207,7 +220,7 @@ class FleetReleases:
             return "failed", one_line(state.problem)
         last = state.last
         if last is not None and last.outcome in _FAILED:
-            what = named(last.ref, last.commit, last.release)
+            what = named(last.ref, last.commit, last.release, parts=last.parts)
             why = f": {last.detail}" if last.detail else ""
             return "failed", one_line(f"{last.phase} {what} {last.outcome}{why}")
         position, detail = self._position(state, wanted, had_before)
@@ -228,21 +241,64 @@ class FleetReleases:
             same = wanted.ref is None or state.ref in (None, wanted.ref)
             return "current", "" if same or state.ref is None else f"as {short_ref(state.ref)}"
         if state.commit in had_before:
-            return "outdated", ""
-        live, newest = self._time(state, state.commit), self._time(state, wanted.commit)
-        same_ref = state.ref is not None and state.ref == wanted.ref
-        both_tags = all(ref is not None and ref.startswith(_TAGS) for ref in (state.ref, wanted.ref))
-        if live is not None and newest is not None:
-            older = live < newest and (same_ref or both_tags)
-            return ("outdated" if older else "other"), ("newer than that" if live > newest else "")
+            return "outdated", _others(state, wanted)
+        return self._compared(state, wanted)
+
+    def _compared(self, state: SiteState, wanted: WantedRelease) -> tuple[Drift, str]:
+        """Compare what is live with another version, repository by repository."""
+        live, newest = _sources(state.repo, state), _sources(state.repo, wanted)
+        if live.keys() != newest.keys():
+            return "other", "of other repositories"
+        others = [repo for repo in live if live[repo][1] != newest[repo][1]]
+        if not others:  # other refs for the same commits
+            return "current", f"as {named(None, None, parts=state.parts)}"
+        found = {self._beside(repo, live[repo], newest[repo]) for repo in others}
+        kind, detail = found.pop() if len(found) == 1 else ("other", "")
+        return kind, ": ".join(filter(None, (detail, _others(state, wanted))))
+
+    def _beside(self, repo: RepoName, live: _Source, newest: _Source) -> tuple[Drift, str]:
+        """Compare what is live of one repository with another commit of it."""
+        (ref, commit), (wanted, newer) = live, newest
+        same_ref = ref is not None and ref == wanted
+        both_tags = all(each is not None and each.startswith(_TAGS) for each in (ref, wanted))
+        age, other = self._times.get((repo, commit)), self._times.get((repo, newer))
+        if age is not None and other is not None:
+            older = age < other and (same_ref or both_tags)
+            return ("outdated" if older else "other"), ("newer than that" if age > other else "")
         return ("outdated" if same_ref else "other"), ""
 
     def _states(self, site: SiteName) -> list[SiteState]:
         states = (_state_of(node, site) for node in self._nodes)
         return [state for state in states if state is not None]
 
-    def _time(self, state: SiteState, commit: ObjectId) -> datetime | None:
-        return self._times.get((state.repo, commit))
+    def _age(self, repo: RepoName, record: Versioned) -> tuple[datetime, ...] | None:
+        """Return the times of a version's commits, the newest first; None where one is not known.
+
+        Of two versions with the same repositories, the one that is nowhere older and somewhere newer is the greater.
+        """
+        times = [self._times.get((each, commit)) for each, (_, commit) in _sources(repo, record).items()]
+        known = [time for time in times if time is not None]
+        return tuple(sorted(known, reverse=True)) if len(known) == len(times) else None
+
+
+def _sources(repo: RepoName, record: Versioned) -> Mapping[RepoName, _Source]:
+    """Return what a version has of each repository: of `repo`, where it is not made of several."""
+    if record.parts:
+        return {part.repo: (part.ref, part.commit) for part in record.parts}
+    return {repo: (record.ref, record.commit)} if record.commit is not None else {}
+
+
+def _others(state: SiteState, wanted: WantedRelease) -> str:
+    """Return the parts that are live at other commits than are wanted; nothing for a site of one repository."""
+    newest = _sources(state.repo, wanted)
+    others = (part for part in state.parts if newest.get(part.repo, (None, None))[1] != part.commit)
+    return ", ".join(f"{part.repo} {named(part.ref, part.commit)}" for part in others)
+
+
+def _live(state: SiteState) -> SiteRelease | None:
+    if not state.release:
+        return None
+    return SiteRelease(release=state.release, ref=state.ref, commit=state.commit, parts=state.parts)
 
 
 def _state_of(node: NodeDescribed, site: SiteName) -> SiteState | None:

@@ -28,7 +28,15 @@ from deploykit.fleet.rolloutevents import (
 )
 from deploykit.messages.deploy import DeployOutcome, DeployPhase
 from deploykit.messages.rollout import RolloutKind
-from deploykit.names import NodeName, parse_node_name, parse_object_id, parse_ref_name, parse_site_name
+from deploykit.messages.site import SitePart, parts_entry
+from deploykit.names import (
+    NodeName,
+    parse_node_name,
+    parse_object_id,
+    parse_ref_name,
+    parse_repo_name,
+    parse_site_name,
+)
 
 #: Version of what `encode_plan` and `encode_event` return.
 FORMAT: Final = 1
@@ -90,7 +98,11 @@ def _text(amount: Amount | None) -> str | None:
 
 
 def _encode_target(target: Target | None) -> dict[str, object] | None:
-    return {"ref": target.ref, "commit": target.commit} if target is not None else None
+    if target is None:
+        return None
+    if target.parts:
+        return {"parts": parts_entry(target.parts), "commit": target.commit}
+    return {"ref": target.ref, "commit": target.commit}
 
 
 def encode_event(event: RolloutEvent) -> dict[str, object]:
@@ -219,6 +231,9 @@ class _Fields:
                 "use the version of deploykit that began the rollout",
             )
 
+    def has(self, name: str) -> bool:
+        return name in self._value
+
     def get(self, name: str) -> object:
         if name not in self._value:
             raise JournalDamaged(f"{self._what}: {name} is missing", _REMEDY)
@@ -323,7 +338,20 @@ def _decode_member(value: object, what: str) -> tuple[NodeName, int]:
 
 def _decode_target(value: object, what: str) -> Target:
     fields = _Fields(value, what)
-    return Target(ref=fields.parsed("ref", parse_ref_name), commit=fields.parsed("commit", parse_object_id))
+    commit = fields.parsed("commit", parse_object_id)
+    if not fields.has("parts"):
+        return Target(ref=fields.parsed("ref", parse_ref_name), commit=commit)
+    parts = fields.list("parts", _decode_part)
+    return _parsed(parts, what, lambda _: Target(commit=commit, parts=parts))
+
+
+def _decode_part(value: object, what: str) -> SitePart:
+    fields = _Fields(value, f"{what}: a part")
+    return SitePart(
+        repo=fields.parsed("repo", parse_repo_name),
+        ref=fields.parsed("ref", parse_ref_name),
+        commit=fields.parsed("commit", parse_object_id),
+    )
 
 
 def _wrong(what: str, expected: str, value: object) -> JournalDamaged:

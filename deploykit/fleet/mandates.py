@@ -19,7 +19,7 @@ from deploykit.fleet.plan import Plan
 from deploykit.fleet.view import some_names
 from deploykit.messages import DeployPhase, RolloutApproved
 from deploykit.messages.base import one_line
-from deploykit.messages.site import named
+from deploykit.messages.site import name_of, version_of
 from deploykit.trust.signature import body_digest
 from deploykit.wire import Frame, decode
 
@@ -84,10 +84,9 @@ def _objections(mandate: RolloutApproved, plan: Plan, *, without_build: bool, ov
     if others:
         yield f"it does not name {some_names(others, 5)}"
     if plan.kind == "deploy":
-        for target in sorted({(target.ref, target.commit) for target in plan.targets.values()}):
-            if target != (mandate.ref, mandate.commit):
-                what = named(mandate.ref, mandate.commit) or "nothing"
-                yield f"it lets {what} go live, not {named(*target)}"
+        for target in plan.releases:
+            if version_of(target) != version_of(mandate):
+                yield f"it lets {name_of(mandate) or 'nothing'} go live, not {name_of(target)}"
         missing = [phase for phase in phases_of(plan) if phase not in mandate.phases]
         if missing:
             yield f"it does not allow {', '.join(missing)}"
@@ -169,6 +168,7 @@ def approval_of(
         rollout=plan.rollout,
         ref=target.ref if target is not None else None,
         commit=target.commit if target is not None else None,
+        parts=target.parts if target is not None else (),
         nodes=plan.nodes,
         phases=phases_of(plan),
         allow_rollback=True,

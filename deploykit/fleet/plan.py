@@ -18,10 +18,11 @@ from typing import Final
 
 import attrs
 
-from deploykit.errors import UsageError
+from deploykit.errors import MessageError, UsageError
 from deploykit.fleet.options import MAX_BATCH, Amount, RolloutOptions
 from deploykit.messages.base import new_id
 from deploykit.messages.rollout import RolloutKind
+from deploykit.messages.site import SitePart, Versioned, check_parts, id_of, named
 from deploykit.names import NodeName, ObjectId, RefName, SiteName
 
 __all__ = ["Amount", "Plan", "RolloutOptions", "Target", "make_plan", "natural_order"]
@@ -30,12 +31,42 @@ _DIGITS = re.compile(r"([0-9]+)").split
 _DEFAULTS: Final = RolloutOptions()
 
 
+def _id_of_parts(target: Target) -> ObjectId:
+    if not target.parts:
+        raise MessageError("commit: is missing, and there are no parts")
+    return id_of(target.parts)
+
+
 @attrs.frozen(kw_only=True, slots=True)
 class Target:
-    """What is to be live on a node, or is: a commit, and the ref that names it."""
+    """What is to be live on a node, or is: a commit and the ref that names it, or the parts of several repositories.
 
-    ref: RefName
-    commit: ObjectId
+    Args:
+        ref: None with `parts`.
+        parts: of each repository, in the order of their names.
+        commit: the id of the parts where there are some; it is made from them.
+    """
+
+    ref: RefName | None = None
+    parts: tuple[SitePart, ...] = attrs.field(default=(), validator=check_parts)
+    commit: ObjectId = attrs.field(default=attrs.Factory(_id_of_parts, takes_self=True))
+
+    def __attrs_post_init__(self) -> None:
+        if self.ref is None and not self.parts:
+            raise MessageError("ref: is missing, and there are no parts")
+
+    @classmethod
+    def of(cls, record: Versioned | None) -> Target | None:
+        """Return the version that a record names; None where it names none, or one without a ref."""
+        if record is None or record.commit is None or not (record.ref or record.parts):
+            return None
+        parts = tuple(SitePart(repo=part.repo, ref=part.ref, commit=part.commit) for part in record.parts)
+        return cls(ref=record.ref, commit=record.commit, parts=parts)
+
+    @property
+    def name(self) -> str:
+        """The refs, for people: `v1.2`; of several repositories `v3+v7`."""
+        return named(self.ref, None, parts=self.parts)
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -70,6 +101,11 @@ class Plan:
         return (self.canary, *self.batches) if self.canary else self.batches
 
     @property
+    def releases(self) -> tuple[Target, ...]:
+        """The different targets, in the order of the nodes that get them."""
+        return tuple(dict.fromkeys(self.targets[node] for node in self.nodes if node in self.targets))
+
+    @property
     def one_phase(self) -> bool:
         """Return whether nodes are asked once: to go back, or, where there is but one node, to deploy."""
         return self.kind == "rollback" or len(self.nodes) == 1
@@ -92,8 +128,8 @@ class Plan:
             yield f"batches: expected at most {MAX_BATCH} nodes in each"
         if self.targets.keys() != set(self.nodes):
             yield "targets: expected one for each node"
-        if self.kind == "deploy" and len({(target.ref, target.commit) for target in self.targets.values()}) > 1:
-            yield "targets: a deploy has one ref and commit for all nodes"
+        if self.kind == "deploy" and len(self.releases) > 1:
+            yield "targets: a deploy has one release for all nodes"
         if self.kind == "rollback" and self.options.on_failure == "rollback":
             yield "on-failure: a rollback is not taken back; expected stop or continue"
 

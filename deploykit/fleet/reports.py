@@ -24,8 +24,7 @@ from deploykit.fleet.plan import Target
 from deploykit.fleet.rolloutevents import NodeAnswered
 from deploykit.messages import DeployProgressed, DeployReported, RolloutReported
 from deploykit.messages.base import one_line
-from deploykit.messages.site import SiteRelease
-from deploykit.names import NodeName, ObjectId, RefName
+from deploykit.names import NodeName
 from deploykit.trust.check import Trust
 from deploykit.trust.signature import frame_digest
 from deploykit.wire import Frame
@@ -145,18 +144,10 @@ def answer_of(report: DeployReported) -> NodeAnswered:
         node=report.node,
         phase=report.phase,
         outcome=report.outcome,
-        previous=_target(report.previous),
-        live=_named(report.ref, report.commit) if report.live_known else None,
+        previous=Target.of(report.previous),
+        live=Target.of(report) if report.live_known else None,
         detail=one_line(report.detail),
     )
-
-
-def _target(release: SiteRelease | None) -> Target | None:
-    return None if release is None else _named(release.ref, release.commit)
-
-
-def _named(ref: RefName | None, commit: ObjectId | None) -> Target | None:
-    return None if ref is None or commit is None else Target(ref=ref, commit=commit)
 
 
 def _frame(delivery: Delivery) -> Frame:

@@ -7,7 +7,7 @@ import attrs
 from deploykit.fleet.plan import Target
 from deploykit.messages.deploy import DeployOutcome, DeployPhase
 from deploykit.messages.rollout import RolloutState
-from deploykit.names import NodeName, ObjectId, RefName
+from deploykit.names import NodeName
 
 # -- events ------------------------------------------------------------------------------------------------------------
 
@@ -85,8 +85,7 @@ class Ask:
     """Send one command to nodes: at most 1,000 of them."""
 
     phase: DeployPhase
-    ref: RefName
-    commit: ObjectId
+    target: Target
     nodes: tuple[NodeName, ...]
 
 

@@ -137,14 +137,14 @@ def outstanding_asks(plan: Plan, model: RolloutModel) -> tuple[Ask, ...]:
 
 
 def asks_of(plan: Plan, model: RolloutModel, phases: Mapping[NodeName, DeployPhase]) -> tuple[Ask, ...]:
-    """Return the commands that ask nodes for phases: one for each phase, ref and commit, and at most 1,000 nodes."""
+    """Return the commands that ask nodes for phases: one for each phase and target, and at most 1,000 nodes."""
     groups: dict[tuple[DeployPhase, Target], list[NodeName]] = {}
     for node, phase in phases.items():
         target = plan.targets[node]
         back = model.nodes[node].previous if phase == "rollback" and plan.kind == "deploy" else None
         groups.setdefault((phase, back or target), []).append(node)
     return tuple(
-        Ask(phase=phase, ref=target.ref, commit=target.commit, nodes=tuple(nodes[at : at + MAX_BATCH]))
+        Ask(phase=phase, target=target, nodes=tuple(nodes[at : at + MAX_BATCH]))
         for (phase, target), nodes in groups.items()
         for at in range(0, len(nodes), MAX_BATCH)
     )

@@ -15,7 +15,7 @@ import attrs
 
 from deploykit.errors import MessageError
 from deploykit.fleet.recordformat import RecordedMessage
-from deploykit.messages import RefUpdated
+from deploykit.messages import MAX_PARTS, RefUpdated
 from deploykit.wire import CONTENT_TYPE, decode
 from deploykit.wire.strictjson import MAX_BODY
 
@@ -41,7 +41,7 @@ class MessageKeys:
         id, correlation: its own id, and the correlation id that it carries.
         tip: the object that a push or a fetch moved its ref to, or the commit of a build, a command or a rollout. Of a
             report: the commit that it made, prepared or put live.
-        carried: further commits of a push.
+        carried: further commits of a push; of a command, a report or a rollout the commits of its parts.
         repo, ref: of a push, a fetch or a build; `ref` of commands and rollouts, too. A full name.
         request: the command that a report or progress answers.
         rollout: what it is part of.
@@ -98,9 +98,12 @@ def _native_keys(event: Mapping[str, object], data: Mapping[str, object]) -> Mes
         carried = frozenset(_object(_text(one, "id")) for one in listed[:1000] if isinstance(one, dict)) - {""}
     elif kind == REPORT:
         target = data.get("target")
-        made = _text(target, "commit") if isinstance(target, dict) else ""
-        live = tip if data.get("outcome") == "success" and data.get("phase") not in ("prepare", "discard") else ""
-        tip = made or live
+        made = target if isinstance(target, dict) and _text(target, "commit") else None
+        live = data.get("outcome") == "success" and data.get("phase") not in ("prepare", "discard")
+        about: Mapping[str, object] = made if made is not None else data if live else {}
+        tip, carried = _text(about, "commit"), _parts(about)
+    elif kind in (COMMAND, ROLLOUT):
+        carried = _parts(data)
     return MessageKeys(
         type=kind,
         id=_text(event, "id"),
@@ -112,6 +115,13 @@ def _native_keys(event: Mapping[str, object], data: Mapping[str, object]) -> Mes
         request=_text(data, "request"),
         rollout=_text(data, "rollout"),
     )
+
+
+def _parts(holder: Mapping[str, object]) -> frozenset[str]:
+    """Return the commits of the parts of a version; none where it is of one repository."""
+    parts = holder.get("parts")
+    listed = parts[:MAX_PARTS] if isinstance(parts, list) else []
+    return frozenset(_object(_text(one, "commit")) for one in listed if isinstance(one, dict)) - {""}
 
 
 def _legacy_keys(record: RecordedMessage) -> MessageKeys | None:

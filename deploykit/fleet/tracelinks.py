@@ -104,12 +104,13 @@ class TraceLinks:
     def _command(self, keys: MessageKeys, received: datetime) -> bool:
         asked = keys.id in self._requests or (bool(keys.rollout) and keys.rollout in self._rollouts)
         by_tag = self._is_tag(keys, received)
-        if not asked and (self._narrow or not (self._is_ours(keys.tip) or by_tag)):
+        if not asked and (self._narrow or not (self._is_about(keys) or by_tag)):
             return False
         self._grow(self._requests, keys.id)
         self._grow(self._around if self._narrow else self._rollouts, keys.rollout)
         if self._narrow or by_tag:
-            self._grow(self._own, keys.tip)
+            for commit in (keys.tip, *sorted(keys.carried)):
+                self._grow(self._own, commit)
         if keys.ref.startswith(_TAGS) and received > self._commanded.get(keys.ref, _NEVER):
             self._commanded[keys.ref] = received
         return True
@@ -117,13 +118,13 @@ class TraceLinks:
     def _answer(self, keys: MessageKeys) -> bool:
         found = keys.request in self._requests or (bool(keys.rollout) and keys.rollout in self._rollouts)
         if not found and keys.type == REPORT and not self._narrow:
-            found = self._is_ours(keys.tip)
+            found = self._is_about(keys)
         if found:
             self._grow(self._requests, keys.request)
         return found
 
     def _rollout(self, keys: MessageKeys, received: datetime) -> bool:
-        if not self._narrow and (self._is_ours(keys.tip) or self._is_tag(keys, received)):
+        if not self._narrow and (self._is_about(keys) or self._is_tag(keys, received)):
             self._grow(self._rollouts, keys.rollout)
             return True
         return keys.rollout in self._rollouts or keys.rollout in self._around
@@ -131,6 +132,10 @@ class TraceLinks:
     def _is_tag(self, keys: MessageKeys, received: datetime) -> bool:
         """Return whether a message is about the traced tag, since its newest push."""
         return bool(self._tag) and keys.ref == self._tag and self._since is not None and received >= self._since
+
+    def _is_about(self, keys: MessageKeys) -> bool:
+        """Return whether a message is about a commit of the trace, also as one of several parts."""
+        return self._is_ours(keys.tip) or any(map(self._is_ours, keys.carried))
 
     def _is_ours(self, commit: str) -> bool:
         return bool(commit) and (commit in self._own or commit in self._tips)

@@ -23,7 +23,7 @@ from deploykit.messages import (
     RolloutReported,
     one_line,
 )
-from deploykit.names import short_ref
+from deploykit.messages.site import name_of
 
 #: Ids and names that one station lists.
 _LISTED: Final = 20
@@ -115,18 +115,18 @@ def _commands(messages: Sequence[TracedMessage]) -> Iterator[Station]:
             "" if asked.rollout else asked.id,
             asked.phase,
             asked.site,
-            asked.ref,
+            asked.ref or "",
             asked.commit,
         )
         groups[*what, one.verdict.standing, one.verdict.signer].append((one, asked))
     for asked_in in groups.values():
         (first, command), (last, _) = asked_in[0], asked_in[-1]
         nodes = sorted({node for _, each in asked_in for node in each.audience})
-        named = ", ".join(nodes[:3]) + (f" and {len(nodes) - 3} more" if len(nodes) > 3 else "")
+        places = ", ".join(nodes[:3]) + (f" and {len(nodes) - 3} more" if len(nodes) > 3 else "")
         text = command.summary
         if len(asked_in) > 1:
             text = one_line(
-                f"{command.phase} {command.site} {short_ref(command.ref)} {command.commit[:12]} on {named} requested "
+                f"{command.phase} {command.site} {name_of(command)} on {places} requested "
                 f"in {len(asked_in)} commands over {(last.received - first.received).total_seconds():.1f} s"
             )
         made = station("command", first, subject=command.rollout or command.id, state=command.phase, text=text)

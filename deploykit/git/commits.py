@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import heapq
 import re
+import traceback
 from binascii import unhexlify
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, cast
 
@@ -23,7 +25,7 @@ from dulwich.objects import Commit, ShaFile
 from deploykit.errors import PackError, RefNotFound, TreeDamaged, TreeError
 from deploykit.git.objectformat import COMMIT, TAG, Found
 from deploykit.git.objectlinks import commit_links, tag_link
-from deploykit.git.objectreader import ObjectReader
+from deploykit.git.objectreader import ObjectReader, directory_of
 
 if TYPE_CHECKING:
     from dulwich.object_store import BaseObjectStore
@@ -109,6 +111,20 @@ class History:
                     return True
         return False
 
+    def walk(self, tips: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield the commits `tips` and their history, each once; of those that are known at a time the newest first."""
+        seen = set(tips)
+        queue = [(-self.when(tip), tip) for tip in seen]
+        heapq.heapify(queue)
+        while queue:
+            self.tick()
+            oid = heapq.heappop(queue)[1]
+            yield oid
+            for parent in self.parents(oid):
+                if parent not in seen:
+                    seen.add(parent)
+                    heapq.heappush(queue, (-self.when(parent), parent))
+
 
 def commit_of(store: BaseObjectStore, oid: bytes) -> Commit:
     """Return the commit that `oid` (hex) is, or points at through tags.
@@ -127,13 +143,13 @@ def commit_of(store: BaseObjectStore, oid: bytes) -> Commit:
         except OSError:
             raise
         except Exception as error:  # dulwich fails in many ways on a damaged object
-            raise _damaged(raw.hex(), error) from error
+            raise _damaged(raw.hex(), error, store) from error
         return found.type_num, found.as_raw_string()
 
     try:
         target = History(find, len(oid) // 2).peel(unhexlify(oid))
     except (PackError, ValueError) as error:
-        raise _damaged(ascii(oid.decode("ascii", "replace"))[1:-1], error) from error
+        raise _damaged(ascii(oid.decode("ascii", "replace"))[1:-1], error, store) from error
     commit = read.get(target)
     if commit is None:
         raise RefNotFound(f"there is no commit {target.hex()}", "fetch first, or check the id")
@@ -142,8 +158,26 @@ def commit_of(store: BaseObjectStore, oid: bytes) -> Commit:
     return commit
 
 
-def _damaged(oid: str, error: Exception) -> TreeDamaged:
-    return TreeDamaged(f"object {oid} is damaged: {error}", "run `deploykit mirror check`")
+def _damaged(oid: str, error: Exception, store: BaseObjectStore) -> TreeDamaged:
+    # The frames hold on to the mapped file, and dulwich then leaves the pack open when the store is closed.
+    traceback.clear_frames(error.__traceback__)
+    return TreeDamaged(
+        f"object {oid} is damaged: {error}", "run `deploykit mirror check`", repository=directory_of(store)
+    )
+
+
+def _holds(store: BaseObjectStore, oid: str) -> bool:
+    """Return whether an object (hex) is in a store, by the indexes of its packs.
+
+    Raises:
+        TreeDamaged: they cannot be read.
+    """
+    try:
+        return cast("ObjectID", oid.encode()) in store
+    except OSError:
+        raise
+    except Exception as error:  # as above
+        raise _damaged(oid, error, store) from error
 
 
 def is_ancestor(store: BaseObjectStore, older: str, newer: str) -> bool:
@@ -154,16 +188,78 @@ def is_ancestor(store: BaseObjectStore, older: str, newer: str) -> bool:
     Raises:
         TreeError: a commit on the way is damaged, so the answer is unknown.
     """
+    with _history(store) as history:
+        return history.contains(bytes.fromhex(newer), bytes.fromhex(older))
+
+
+class Reachable:
+    """The commits that some tips have in their history. For one thread.
+
+    What a branch has had lately is found soon. A commit that none has costs their whole history, once: all questions
+    are answered from one walk, which goes as far as one of them needed.
+
+    Args:
+        store: of one repository, which does not change meanwhile.
+        tips: what its refs name; what is neither a commit nor a tag of one counts for nothing.
+    """
+
+    def __init__(self, store: BaseObjectStore, tips: Iterable[str]) -> None:
+        self._store = store
+        self._tips = frozenset(tips)
+        self._seen: set[bytes] = set()
+        self._walk = self._commits()
+        self._damage: TreeError | None = None
+
+    def close(self) -> None:
+        """Close the files that the walk has open."""
+        self._walk.close()
+
+    def __contains__(self, commit: str) -> bool:
+        """Return whether a commit (hex) is in the store, and one of the tips or in their history.
+
+        Raises:
+            TreeError: a commit on the way is damaged, so the answer is unknown.
+        """
+        if len(commit) != self._store.object_format.hex_length or not _holds(self._store, commit):
+            return False  # the usual case before a fetch, and no reason for a walk
+        if commit in self._tips:
+            return True
+        raw = bytes.fromhex(commit)
+        while raw not in self._seen:
+            if self._damage is not None:
+                raise self._damage
+            try:
+                oid = next(self._walk, None)
+            except TreeError as error:
+                self._damage = error
+                raise
+            if oid is None:
+                return False
+            self._seen.add(oid)
+        return True
+
+    def _commits(self) -> Generator[bytes]:
+        tips = set()
+        for tip in self._tips:
+            with suppress(RefNotFound):
+                tips.add(unhexlify(commit_of(self._store, tip.encode()).id))
+        with _history(self._store) as history:
+            yield from history.walk(tips)
+
+
+@contextmanager
+def _history(store: BaseObjectStore) -> Iterator[History]:
+    """Read commits of a store, each at most once or twice."""
     with ObjectReader(store, max_bytes=_MAX_COMMIT) as reader:
 
         @lru_cache(maxsize=4096)  # a walk asks for each commit twice
         def find(oid: bytes) -> Found | None:
-            name = cast("ObjectID", oid.hex().encode())
+            name = oid.hex()
             try:
-                return COMMIT, reader.read(name, COMMIT)
+                return COMMIT, reader.read(name.encode(), COMMIT)
             except TreeError:
-                if name in store:
+                if _holds(store, name):
                     raise
                 return None
 
-        return History(find, reader.oid_length).contains(bytes.fromhex(newer), bytes.fromhex(older))
+        yield History(find, reader.oid_length)

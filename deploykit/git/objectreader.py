@@ -4,8 +4,8 @@ Rules:
 
 * Nothing is expanded before its size is known and allowed. A delta of a few bytes can describe gigabytes, and so can
   each of its bases: the whole chain is measured first.
-* What is returned hashes to the id that was asked for. A damaged pack ends in an error that names the object, never
-  in a wrong file.
+* What is returned hashes to the id that was asked for. A damaged pack ends in an error that names the object and its
+  repository, never in a wrong file.
 * A large blob that is stored whole is returned in pieces, so that memory stays flat.
 
 `packreader` reads packs, at a third of dulwich's cost. dulwich reads objects that are not in a pack (loose ones, stores
@@ -15,10 +15,12 @@ in memory).
 from __future__ import annotations
 
 import os
+import traceback
 import zlib
 from binascii import unhexlify
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from dulwich.errors import ApplyDeltaError, ChecksumMismatch, FileFormatException, NotGitRepository
@@ -48,6 +50,11 @@ _DAMAGE: Final = (
     *(zlib.error, ValueError, IndexError, AssertionError),
     *(NotGitRepository, FileFormatException, ChecksumMismatch, ApplyDeltaError),
 )
+
+
+#: Alternates of alternates; a circle of them ends here too.
+_MOST_ALTERNATES: Final = 7
+_MISMATCH: Final = "its content does not hash to its name"
 
 
 class _Refused(Exception):
@@ -100,7 +107,7 @@ class ObjectReader:
         try:
             raw = unhexlify(oid)
         except ValueError as error:
-            raise _damaged(oid, str(error)) from error
+            raise self._damaged(oid, error, None) from error
         return self._checked(oid, raw, kind, self._find(raw))
 
     def _checked(self, oid: bytes, raw: bytes, kind: int, place: tuple[PackFile, int] | None) -> bytes:
@@ -112,7 +119,7 @@ class ObjectReader:
         digest.update(b"%s %d\0" % (KIND_NAMES[kind], len(content)))
         digest.update(content)
         if digest.digest() != raw:
-            raise _damaged(oid, "its content does not hash to its name")
+            raise self._damaged(oid, _MISMATCH, place)
         return content
 
     def blob(self, oid: bytes) -> tuple[bytes | Iterator[bytes], bytes]:
@@ -126,7 +133,7 @@ class ObjectReader:
         try:
             raw = unhexlify(oid)
         except ValueError as error:
-            raise _damaged(oid, str(error)) from error
+            raise self._damaged(oid, error, None) from error
         place = self._find(raw)
         if place is not None:
             # Most files are stored whole. This path is for them alone: it is what a fresh export of thousands costs.
@@ -134,19 +141,19 @@ class ObjectReader:
             try:
                 found, size, pos = object_head(pack.data, offset)
             except (IndexError, ValueError) as error:
-                raise _damaged(oid, str(error)) from error
+                raise self._damaged(oid, error, place) from error
             if found == BLOB and size <= self._max:
                 if size >= 2 * PIECE:
                     return self._pieces(oid, pack, pos, size), raw
                 try:
                     content = pack.inflate(pos, size)
                 except zlib.error as error:
-                    raise _damaged(oid, str(error)) from error
+                    raise self._damaged(oid, error, place) from error
                 digest = self._empty.copy()
                 digest.update(b"blob %d\0" % size)
                 digest.update(content)
                 if digest.digest() != raw:
-                    raise _damaged(oid, "its content does not hash to its name")
+                    raise self._damaged(oid, _MISMATCH, place)
                 return content, raw
         return self._checked(oid, raw, BLOB, place), raw
 
@@ -158,9 +165,9 @@ class ObjectReader:
                 digest.update(piece)
                 yield piece
         except zlib.error as error:
-            raise _damaged(oid, str(error)) from error
+            raise self._damaged(oid, error, (pack, pos)) from error
         if digest.hexdigest().encode() != oid:
-            raise _damaged(oid, "its content does not hash to its name")
+            raise self._damaged(oid, _MISMATCH, (pack, pos))
 
     def _guarded(self, oid: bytes, place: tuple[PackFile, int] | None) -> tuple[int, bytes]:
         try:
@@ -171,10 +178,34 @@ class ObjectReader:
             raise self._too_large(oid, error.size) from None
         except KeyError as error:
             raise TreeDamaged(
-                f"object {oid.decode()} is missing from the object store", "fetch the mirror again, or check it"
+                f"object {oid.decode()} is missing from the object store",
+                "fetch the mirror again, or check it",
+                repository=self._repository(oid, place),
             ) from error
         except _DAMAGE as error:
-            raise _damaged(oid, str(error)) from error
+            raise self._damaged(oid, error, place) from error
+
+    def _damaged(self, oid: bytes, why: Exception | str, place: tuple[PackFile, int] | None) -> TreeDamaged:
+        if isinstance(why, Exception):
+            # The frames hold on to the mapped file, and dulwich then leaves the pack open when the store is closed.
+            traceback.clear_frames(why.__traceback__)
+        return TreeDamaged(
+            f"object {oid.decode()} is damaged: {why}",
+            "run `deploykit mirror check`, it clones anew",
+            repository=self._repository(oid, place),
+        )
+
+    def _repository(self, oid: bytes, place: tuple[PackFile, int] | None) -> str:
+        """Return the directory of the repository whose copy of an object is read; empty where none of several has one.
+
+        Args:
+            place: of the object; None where it is in no pack.
+        """
+        if place is not None:
+            return place[0].repository
+        stores = _plain_stores(self.store)
+        found = stores if len(stores) == 1 else [each for each in stores if os.path.lexists(_loose_file(each, oid))]
+        return directory_of(found[0]) if found else ""
 
     def _too_large(self, oid: bytes, size: int) -> TreeError:
         return TreeError(
@@ -186,16 +217,23 @@ class ObjectReader:
 
     def _open_packs(self) -> list[PackFile]:
         found: list[PackFile] = []
-        stores: list[BaseObjectStore] = [self.store]
-        seen = 0
-        while stores and seen < 8:  # alternates of alternates; a circle ends here too
+        stores = _plain_stores(self.store)
+        most = len(stores) + _MOST_ALTERNATES
+        while stores and most:
             store = stores.pop(0)
-            seen += 1
+            most -= 1
             for pack in store.packs:
                 try:
                     found.append(PackFile(pack, self.oid_length))
                 except (OSError, ValueError, PackFileDisappeared):
                     continue  # a repack removed it: its objects are in another pack, or dulwich finds them
+                except Exception as error:  # dulwich fails in many ways on a damaged head, end or index
+                    where = directory_of(store)
+                    raise TreeDamaged(
+                        f"a pack of {where} is damaged: {error}",
+                        "run `deploykit mirror check`, it clones anew",
+                        repository=where,
+                    ) from error
             stores.extend(getattr(store, "alternates", ()))
         return found
 
@@ -265,7 +303,11 @@ class ObjectReader:
         if kind != REF_DELTA:
             raise ValueError(f"unknown object kind {kind}")
         name = bytes(pack.view[pos : pos + self.oid_length])
-        place = self._find(name)
+        place: tuple[PackFile, int] | None
+        try:
+            place = pack, pack.find(name)  # git writes it there; another repository's copy is not ours to judge
+        except KeyError:
+            place = self._find(name)
         return (place if place is not None else (name.hex().encode(), 0)), pos + self.oid_length
 
     def _keep(self, pack: PackFile, offset: int, kind: int, content: bytes) -> None:
@@ -289,12 +331,13 @@ class ObjectReader:
 
     def _measure_loose(self, oid: bytes) -> None:
         """Read the size of a loose object from its first bytes, and refuse it before anything is expanded."""
-        path = getattr(self.store, "path", None)
-        if path is None:
-            return
-        name = oid.decode()
+        for store in _plain_stores(self.store):
+            if path := _loose_file(store, oid):
+                self._measure_file(path)
+
+    def _measure_file(self, path: str) -> None:
         try:
-            fd = os.open(os.path.join(os.fsdecode(path), name[:2], name[2:]), os.O_RDONLY | os.O_CLOEXEC)  # noqa: PTH118
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return
         try:
@@ -306,5 +349,19 @@ class ObjectReader:
             raise _Refused(size)
 
 
-def _damaged(oid: bytes, why: str) -> TreeDamaged:
-    return TreeDamaged(f"object {oid.decode()} is damaged: {why}", "run `deploykit mirror check`, it clones anew")
+def directory_of(store: BaseObjectStore) -> str:
+    """Return the directory of the repository that a store's objects are in; empty for any other kind of store."""
+    path = getattr(store, "path", None)
+    return str(Path(os.fsdecode(path)).parent) if path is not None else ""
+
+
+def _plain_stores(store: BaseObjectStore) -> list[BaseObjectStore]:
+    """Return a store alone, or those that it is composed of (`ComposedStore`), each once."""
+    parts: Sequence[BaseObjectStore] | None = getattr(store, "stores", None)
+    return [store] if parts is None else list(dict.fromkeys(plain for part in parts for plain in _plain_stores(part)))
+
+
+def _loose_file(store: BaseObjectStore, oid: bytes) -> str:
+    """Return the path of an object's own file in a store; empty for a store that is not on disk."""
+    path, name = getattr(store, "path", None), oid.decode()
+    return os.path.join(os.fsdecode(path), name[:2], name[2:]) if path is not None else ""  # noqa: PTH118

@@ -41,6 +41,8 @@ class PackFile:
 
     def __init__(self, pack: Pack, oid_length: int) -> None:
         path = Path(os.fspath(pack.data.path))
+        #: The directory of the repository: above `objects/pack`.
+        self.repository = str(path.parents[2])
         self.index: IndexReader | PackIndex
         try:
             self.index = IndexReader(path.with_suffix(".idx"), oid_length)

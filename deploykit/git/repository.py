@@ -11,9 +11,9 @@ from dulwich.errors import NotGitRepository
 from dulwich.refs import Ref
 from dulwich.repo import Repo
 
-from deploykit.errors import InvalidName, MirrorCorrupt, RefNotFound, UsageError
+from deploykit.errors import DeploykitError, InvalidName, MirrorCorrupt, RefNotFound, UsageError
 from deploykit.git.commits import commit_of
-from deploykit.names import ObjectId, parse_object_id
+from deploykit.names import ObjectId, RefName, parse_object_id
 
 if TYPE_CHECKING:
     from dulwich.object_store import BaseObjectStore
@@ -56,6 +56,73 @@ class Repository:
     def store(self) -> BaseObjectStore:
         """The dulwich object store."""
         return self._repo.object_store
+
+    @property
+    def lfs_directory(self) -> Path:
+        """The directory in which git-lfs keeps objects, as long as no setting of its own says otherwise."""
+        return Path(self._repo.commondir()) / "lfs"
+
+    @property
+    def refs(self) -> dict[RefName, ObjectId]:
+        """Branches, tags and other refs, each with the object that it names.
+
+        Raises:
+            MirrorCorrupt: they cannot be read.
+        """
+        found: dict[RefName, ObjectId] = {}
+        try:
+            names = [name for name in self._repo.refs.allkeys() if name.startswith(b"refs/")]
+        except OSError:
+            raise
+        except Exception as error:  # as below
+            raise MirrorCorrupt(f"the refs of {self._repo.path} cannot be read: {error}", "see `git fsck`") from error
+        for name in names:
+            text = name.decode("utf-8", "surrogateescape")
+            oid = self._ref(text) if text.isprintable() else None
+            if oid is not None:
+                found[RefName(text)] = ObjectId(oid.decode())
+        return found
+
+    @property
+    def head(self) -> RefName | None:
+        """The branch that HEAD names; None where it names none."""
+        try:
+            text = self._repo.refs.read_ref(Ref(b"HEAD")) or b""
+        except OSError:
+            raise
+        except Exception as error:  # as below
+            raise MirrorCorrupt(f"HEAD of {self._repo.path} cannot be read: {error}", "see `git fsck`") from error
+        name = text.removeprefix(b"ref: ").strip()
+        return RefName(name.decode("utf-8", "replace")) if text.startswith(b"ref: refs/heads/") else None
+
+    def checked_out(self) -> str:
+        """Return what a clone has checked out: its branch, or the one tag of its commit, or the commit's id.
+
+        Empty where there is nothing.
+
+        Raises:
+            MirrorCorrupt: HEAD, or a tag, cannot be read.
+        """
+        branch, commit = self.head, self._ref("HEAD")
+        if branch is not None or commit is None:
+            return branch if branch is not None and self._ref(branch) is not None else ""
+        tags = [ref for ref in self.refs if ref.startswith("refs/tags/") and self._is_of(ref, commit.decode())]
+        return tags[0] if len(tags) == 1 else commit.decode()
+
+    def _is_of(self, ref: str, commit: str) -> bool:
+        try:
+            return self.resolve(ref).commit == commit
+        except DeploykitError:  # a tag of something else
+            return False
+
+    @property
+    def origin(self) -> str:
+        """The address of the remote `origin`; empty where there is none."""
+        try:
+            found = self._repo.get_config().get((b"remote", b"origin"), b"url")
+        except KeyError:
+            return ""
+        return found.decode("utf-8", "backslashreplace")
 
     def resolve(self, name: str) -> ResolvedName:
         """Resolve a full ref name, the name of a tag or branch (tags first), or a commit id.

@@ -79,7 +79,9 @@ class ObjectStore:
         traceback.clear_frames(exc.__traceback__)
         reason = f"{type(exc).__name__}: {exc}"[:200]
         return MirrorCorrupt(
-            f"object {oid.hex()} in {self._path} is damaged ({reason})", "run `deploykit mirror check --repair`"
+            f"object {oid.hex()} in {self._path} is damaged ({reason})",
+            "run `deploykit mirror check --repair`",
+            repository=str(self._path),
         )
 
 

@@ -4,18 +4,21 @@ Rules:
 
 * One connection a request. No redirect is followed, no proxy is read from the environment.
 * TLS is verified. Names are looked up with a deadline. Every wait counts against the whole.
-* Of an answer only its beginning is kept; the rest is not read, so a server cannot fill our memory or our time.
+* Of an answer only its beginning is kept; the rest is not read, so a server cannot fill our memory or our time. A
+  caller who wants a large body takes it in pieces, and refuses what is too much.
 * The outcome says whether the request may have reached the server.
 """
 
 from __future__ import annotations
 
 import contextlib
+import http
 import http.client
 import io
+import math
 import socket
 import ssl
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from time import monotonic
 from typing import Final
@@ -30,6 +33,7 @@ from deploykit.system import hosts
 
 #: Most of an answer that is kept where the caller does not say.
 KEPT: Final = 64 << 10
+_PIECE: Final = 256 << 10
 _PORTS: Final = {"https": 443, "http": 80}
 
 
@@ -77,12 +81,16 @@ def exchange(
     seconds: float,
     kept: int = KEPT,
     bodiless: Collection[int] = (),
+    sink: Callable[[bytes], object] | None = None,
+    stall: float = math.inf,
 ) -> HttpReply | NoReply:
     """Send one request and return the answer, or why there is none, within `seconds`.
 
     Args:
         kept: bytes of the answer's body that are wanted at most.
         bodiless: statuses whose body is not waited for.
+        sink: takes the body of an answer of status 200 in pieces, whatever its length; what it raises is raised.
+        stall: seconds that the server may send nothing, where that is less than `seconds`.
     """
     end = monotonic() + seconds
     dialled = _dial(server, end)
@@ -90,7 +98,7 @@ def exchange(
         return dialled
     with contextlib.closing(dialled):
         connection = http.client.HTTPConnection(server.host, server.port)
-        connection.sock = _TimedSocket(dialled, end)
+        connection.sock = _TimedSocket(dialled, end, stall)
         headers = {
             "Host": server.host_header,
             "User-Agent": f"deploykit/{__version__}",
@@ -101,15 +109,19 @@ def exchange(
         try:
             connection.request(request.method, request.target, body=request.body, headers=headers)
             response = connection.getresponse()
-            body, whole = (b"", True) if response.status in bodiless else _read(response, kept)
         except TimeoutError:
             return NoReply(
                 sent=True,
-                why=f"{server.shown} did not answer in {seconds:.3g} s",
+                why=f"{server.shown} did not answer in {min(seconds, stall):.3g} s",
                 remedy="look at the server, or raise timeout",
             )
         except (OSError, ValueError, http.client.HTTPException) as error:
             return NoReply(sent=True, why=f"{server.shown} {_broken(error)}", remedy="look at the server and its proxy")
+        body, whole = b"", True
+        if sink is not None and response.status == http.HTTPStatus.OK:
+            whole = _pour(response, sink)
+        elif response.status not in bodiless:
+            body, whole = _read(response, kept)
     return HttpReply(status=response.status, headers=tuple(response.getheaders()), body=body, whole=whole)
 
 
@@ -164,6 +176,18 @@ def _read(response: http.client.HTTPResponse, kept: int) -> tuple[bytes, bool]:
     return bytes(body[:kept]), False
 
 
+def _pour(response: http.client.HTTPResponse, sink: Callable[[bytes], object]) -> bool:
+    """Hand the body over in pieces; return whether all of it came."""
+    while True:
+        try:
+            piece = response.read1(_PIECE)
+        except (OSError, ValueError, http.client.HTTPException):
+            return False
+        if not piece:
+            return not response.length
+        sink(piece)
+
+
 def _broken(error: Exception) -> str:
     if isinstance(error, http.client.RemoteDisconnected):
         return "closed the connection without an answer"
@@ -190,34 +214,39 @@ def _context(ca_file: Path | None) -> ssl.SSLContext:
 
 
 class _TimedSocket:
-    """What `http.client` uses of a socket. Each call may take what is left until `end`; closing is the owner's job."""
+    """What `http.client` uses of a socket. Each call may take what is left until `end`, and no more than `stall`.
 
-    def __init__(self, sock: socket.socket, end: float) -> None:
+    Closing is the owner's job.
+    """
+
+    def __init__(self, sock: socket.socket, end: float, stall: float) -> None:
         self._sock = sock
         self._end = end
+        self._stall = stall
 
     def sendall(self, data: bytes) -> None:
-        self._sock.settimeout(_left(self._end))
+        self._sock.settimeout(min(self._stall, _left(self._end)))
         self._sock.sendall(data)
 
     def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_TimedReader(self._sock, self._end))
+        return io.BufferedReader(_TimedReader(self._sock, self._end, self._stall))
 
     def close(self) -> None:
         pass
 
 
 class _TimedReader(io.RawIOBase):
-    def __init__(self, sock: socket.socket, end: float) -> None:
+    def __init__(self, sock: socket.socket, end: float, stall: float) -> None:
         super().__init__()
         self._sock = sock
         self._end = end
+        self._stall = stall
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # typeshed: WriteableBuffer
-        self._sock.settimeout(_left(self._end))
+        self._sock.settimeout(min(self._stall, _left(self._end)))
         return self._sock.recv_into(buffer)
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import attrs
 
-from deploykit.messages.base import one_line
+from deploykit.system.oneline import one_line
 
 #: Statuses that mean: not now, ask again.
 BUSY: Final = frozenset({408, 425, 429, 503})

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
         RolloutReported,
         RolloutState,
     )
-    from deploykit.messages.site import SiteRelease
+    from deploykit.messages.site import MAX_PARTS, SitePart, SiteRelease
     from deploykit.messages.source import (
         MAX_COMMITS,
         MAX_DIRS,
@@ -87,6 +87,7 @@ __all__ = [
     "BuildStarted",
     "MAX_COMMITS",
     "MAX_EVIDENCE",
+    "MAX_PARTS",
     "Commit",
     "MAX_DIRS",
     "MAX_LOCK",
@@ -121,6 +122,7 @@ __all__ = [
     "SiteAccess",
     "SiteLocked",
     "SiteOperation",
+    "SitePart",
     "SiteRelease",
     "SiteState",
     "SiteUnlocked",
@@ -164,6 +166,8 @@ _LAZY: Final = {
     "RolloutProposed": "rollout",
     "RolloutReported": "rollout",
     "RolloutState": "rollout",
+    "MAX_PARTS": "site",
+    "SitePart": "site",
     "SiteRelease": "site",
     "StepReport": "deploy",
     "MirrorOutcome": "mirror",

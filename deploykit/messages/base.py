@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, Final
 import attrs
 
 from deploykit.names import NodeName
+from deploykit.system.oneline import one_line as one_line  # noqa: PLC0414 -- also for who imports it from here
 
 #: No unknown fields: the default of every `extra`.
 NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
@@ -24,6 +25,9 @@ NEVER_WRITTEN: Final[Mapping[str, object]] = MappingProxyType({"wire": False})
 KEEPS_LAST: Final[Mapping[str, object]] = MappingProxyType({"keeps": "last"})
 #: Metadata of a field that stands on the wire only where it differs from its default: younger than its message.
 ABSENT_BY_DEFAULT: Final[Mapping[str, object]] = MappingProxyType({"absent": True})
+#: Metadata of a field that must stand on the wire, unless `parts` does: then it must not. Readers that do not know
+#: `parts` refuse the second form whole.
+UNLESS_PARTS: Final[Mapping[str, object]] = MappingProxyType({"unless": "parts"})
 
 # Narrower than their types say to a type checker; `wire` holds values to it when they are written and read.
 Identifier = Annotated[str, "identifier"]  #: 1 to 255 printable characters.
@@ -44,16 +48,6 @@ def new_id() -> str:
 def utc_now() -> datetime:
     """Return the current time, aware, in UTC."""
     return datetime.now(UTC)
-
-
-def one_line(text: str, limit: int = 300) -> str:
-    """Return a text made safe for a log, a terminal or a chat: one line, no control characters, bounded."""
-    shown = text[: 4 * limit]
-    if not shown.isprintable():
-        shown = "".join(c if c.isprintable() else " " for c in shown)
-    if "  " in shown or shown[:1] == " " or shown[-1:] == " ":  # of all blanks only this one is printable
-        shown = " ".join(shown.split())
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
 def unknown_fields() -> Mapping[str, object]:

@@ -8,9 +8,11 @@ from typing import ClassVar, Final, Literal
 
 import attrs
 
+from deploykit.errors import MessageError
 from deploykit.messages.base import (
     ABSENT_BY_DEFAULT,
     KEEPS_LAST,
+    UNLESS_PARTS,
     Base64,
     Identifier,
     Message,
@@ -19,9 +21,18 @@ from deploykit.messages.base import (
     unknown_fields,
 )
 from deploykit.messages.node import AgentInstance
-from deploykit.messages.site import SiteRelease, named
+from deploykit.messages.site import (
+    SiteParts,
+    SiteRelease,
+    Version,
+    check_parts,
+    id_of,
+    name_of,
+    named,
+    version_of,
+)
 from deploykit.messages.statement import SignedStatement
-from deploykit.names import NodeName, ObjectId, RefName, SiteName, short_ref
+from deploykit.names import NodeName, ObjectId, RefName, SiteName
 
 DeployPhase = Literal["deploy", "prepare", "activate", "rollback", "discard"]
 DeployOutcome = Literal["success", "failure", "rolled-back", "refused"]
@@ -38,13 +49,23 @@ class BuildEvidence:
     extra: Mapping[str, object] = unknown_fields()
 
 
+def _id_of_parts(request: DeployRequested) -> ObjectId:
+    if not request.parts:
+        raise MessageError("commit: is missing, and there are no parts")
+    return id_of(request.parts)
+
+
 @attrs.frozen(kw_only=True, slots=True)
 class DeployRequested(Message):
     """A command: put `commit` (which `ref` names) live on `site`. Nodes act on it only when it is signed.
 
-    In every phase `ref` and `commit` are what goes live, or is prepared: a node that cannot do that refuses.
+    In every phase `ref` and `commit`, or `parts`, are what goes live, or is prepared: a node that cannot do that
+    refuses. On the wire there is either of the two forms, never both; older readers refuse `parts`.
 
     Args:
+        ref: None with `parts`.
+        parts: what goes live of each repository, where the site is made of several.
+        commit: the id of the parts where there are some; it is made from them.
         audience: the nodes it is for; any other node ignores it. Never empty.
         expires: after this instant no node acts on it; a receiver caps how far ahead it may lie.
         phase: all of a deploy, only its preparation, only its activation, or the way back. For `activate` the node
@@ -61,8 +82,9 @@ class DeployRequested(Message):
     TYPE: ClassVar[str] = "deploykit.deploy.requested.v1"
 
     site: SiteName
-    ref: RefName
-    commit: ObjectId
+    ref: RefName | None = attrs.field(default=None, metadata=UNLESS_PARTS)
+    parts: SiteParts = attrs.field(default=(), metadata=ABSENT_BY_DEFAULT, validator=check_parts)
+    commit: ObjectId = attrs.field(default=attrs.Factory(_id_of_parts, takes_self=True), metadata=UNLESS_PARTS)
     audience: tuple[NodeName, ...]
     expires: datetime
     phase: DeployPhase = "deploy"
@@ -73,13 +95,17 @@ class DeployRequested(Message):
     mandate: Identifier | None = attrs.field(default=None, metadata=ABSENT_BY_DEFAULT)
     override_lock: str = attrs.field(default="", metadata=ABSENT_BY_DEFAULT)
 
+    def __attrs_post_init__(self) -> None:
+        if self.ref is None and not self.parts:
+            raise MessageError("ref: is missing, and there are no parts")
+
     @property
     def summary(self) -> str:
         who = f" by {self.requested_by}" if self.requested_by else ""
         who += " without a build" if self.without_build else ""
         who += " over the lock" if self.override_lock else ""
         nodes = ", ".join(self.audience)
-        return one_line(f"{self.phase} {self.site} {short_ref(self.ref)} {self.commit[:12]} on {nodes} requested{who}")
+        return one_line(f"{self.phase} {self.site} {name_of(self)} on {nodes} requested{who}")
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -102,10 +128,10 @@ class DeployReported(Message):
         request: that message's id.
         answers: names what is answered, the body and the keys that signed it (`trust.signature.copy_digest`): whoever
             copies a request's id into one of their own gets answers that fit only theirs.
-        release, ref, commit: what is live when the operation has ended, read from the site; never copied from the
-            request. Empty and None where nothing is live.
+        release, ref, commit, parts: what is live when the operation has ended, read from the site; never copied from
+            the request. Empty and None where nothing is live. With `parts`, `commit` is their id.
         live_known: the site was read. Where it is false (refused before the node read it, unreadable records),
-            `release`, `ref`, `commit` and `previous` are empty and mean nothing.
+            `release`, `ref`, `commit`, `parts` and `previous` are empty and mean nothing.
         target: the release the operation made, prepared, put live or took back; None where there was none.
         previous: the last good release before the live one, on disk or not: what a rollback would name. None where
             there is none.
@@ -125,6 +151,7 @@ class DeployReported(Message):
     outcome: DeployOutcome
     ref: RefName | None = None
     commit: ObjectId | None = None
+    parts: SiteParts = attrs.field(default=(), metadata=ABSENT_BY_DEFAULT, validator=check_parts)
     release: str = ""
     live_known: bool = False
     target: SiteRelease | None = None
@@ -139,20 +166,20 @@ class DeployReported(Message):
     overridden: str = attrs.field(default="", metadata=ABSENT_BY_DEFAULT)
 
     @property
-    def achieved(self) -> tuple[RefName | None, ObjectId | None]:
-        """The ref and commit that a success reports: of the prepared release, or of the live one.
+    def achieved(self) -> Version:
+        """The version that a success reports: of the prepared release, or of the live one.
 
-        A success of `discard` reports none: it says that nothing of that ref and commit waits to be activated.
+        A success of `discard` reports none: it says that nothing of that version waits to be activated.
         """
         if self.phase == "discard":
-            return None, None
+            return None, None, ()
         if self.phase == "prepare":
-            return (self.target.ref, self.target.commit) if self.target is not None else (None, None)
-        return self.ref, self.commit
+            return version_of(self.target) if self.target is not None else (None, None, ())
+        return version_of(self)
 
     @property
     def summary(self) -> str:
-        live = named(self.ref, self.commit, self.release)
+        live = named(self.ref, self.commit, self.release, parts=self.parts)
         if not self.live_known or (self.outcome == "success" and self.phase not in ("prepare", "discard")):
             what, now = live, ""
         else:

@@ -18,7 +18,7 @@ from deploykit.messages.base import (
     one_line,
     unknown_fields,
 )
-from deploykit.messages.site import SiteRelease
+from deploykit.messages.site import SiteParts, SiteRelease, SiteRepos, check_parts
 from deploykit.messages.statement import SignedStatement
 from deploykit.names import NodeName, ObjectId, RefName, RepoName, SiteName
 
@@ -66,6 +66,7 @@ class SiteOperation:
         outcome: empty while it runs; `interrupted` where a crash cut it off.
         started, finished: by the node's clock.
         request, rollout: of the command that asked for it, if one did.
+        parts: what it was about, where that is several repositories; `commit` is their id.
     """
 
     number: Count
@@ -80,6 +81,7 @@ class SiteOperation:
     detail: str = ""
     request: str = ""
     rollout: str = ""
+    parts: SiteParts = attrs.field(default=(), metadata=ABSENT_BY_DEFAULT, validator=check_parts)
     extra: Mapping[str, object] = unknown_fields()
 
 
@@ -88,7 +90,10 @@ class SiteState:
     """A site on a node: what is live there, read from the site.
 
     Args:
+        repo: that its releases are made from; of several repositories the first by name.
+        repos: all of them, in the order of their names, where they are several.
         release, ref, commit, since: of the live release; empty and None where nothing is live.
+        parts: what the live release was made from, where that is several repositories; `commit` is their id.
         previous: the last good release before the live one, on disk or not: what a rollback would name. None where
             there is none.
         prepared: the newest release that waits to be activated.
@@ -117,6 +122,8 @@ class SiteState:
     lock: SignedStatement | None = attrs.field(default=None, metadata=ABSENT_BY_DEFAULT)
     require: str = attrs.field(default="", metadata=ABSENT_BY_DEFAULT)
     signatures: Count = attrs.field(default=1, metadata=ABSENT_BY_DEFAULT)
+    repos: SiteRepos = attrs.field(default=(), metadata=ABSENT_BY_DEFAULT)
+    parts: SiteParts = attrs.field(default=(), metadata=ABSENT_BY_DEFAULT, validator=check_parts)
     extra: Mapping[str, object] = unknown_fields()
 
 

@@ -8,9 +8,10 @@ from typing import ClassVar, Literal
 
 import attrs
 
-from deploykit.messages.base import NOTHING, Count, Identifier, ManyNodes, Message, one_line
+from deploykit.messages.base import ABSENT_BY_DEFAULT, NOTHING, Count, Identifier, ManyNodes, Message, one_line
 from deploykit.messages.deploy import DeployPhase
-from deploykit.names import NodeName, ObjectId, RefName, SiteName, short_ref
+from deploykit.messages.site import SiteParts, check_parts, name_of, named
+from deploykit.names import NodeName, ObjectId, RefName, SiteName
 
 RolloutKind = Literal["deploy", "rollback"]
 RolloutState = Literal[
@@ -67,6 +68,7 @@ class RolloutApproved(Message):
     Args:
         rollout: the id that the commands carry.
         ref, commit: what may go live; both None where nodes may only go back.
+        parts: what may go live of each repository, where the site is made of several; `commit` is their id.
         nodes: the nodes that may obey, at most 10,000.
         phases: what may be asked of them: some of `deploy`, `prepare`, `activate`; empty where they may only go back.
         allow_rollback: a node may be told to go back to its own previous release.
@@ -83,6 +85,7 @@ class RolloutApproved(Message):
     rollout: Identifier
     ref: RefName | None = None
     commit: ObjectId | None = None
+    parts: SiteParts = attrs.field(default=(), metadata=ABSENT_BY_DEFAULT, validator=check_parts)
     nodes: ManyNodes
     phases: tuple[DeployPhase, ...] = ()
     allow_rollback: bool = False
@@ -95,7 +98,7 @@ class RolloutApproved(Message):
 
     @property
     def summary(self) -> str:
-        what = f"{short_ref(self.ref)} {self.commit[:12]}" if self.ref and self.commit else "the way back"
+        what = name_of(self) if self.commit else "the way back"
         why = f": {self.reason}" if self.reason else ""
         count = "1 node" if len(self.nodes) == 1 else f"{len(self.nodes)} nodes"
         until = f"until {self.not_after:%Y-%m-%d %H:%M} UTC"
@@ -108,6 +111,7 @@ class RolloutProposed(Message):
 
     Args:
         ref, commit: what goes live; None for a rollback, where nodes may go back to different commits.
+        parts: what goes live of each repository, where the site is made of several; `commit` is their id.
         count: how many nodes it is for.
         signed: how many signatures the mandate has so far.
         wanted: how many people must sign, as far as that is known where it was proposed; 0 where it is not.
@@ -124,6 +128,7 @@ class RolloutProposed(Message):
     kind: RolloutKind
     ref: RefName | None = None
     commit: ObjectId | None = None
+    parts: SiteParts = attrs.field(default=(), metadata=ABSENT_BY_DEFAULT, validator=check_parts)
     count: Count = 0
     signed: Count = 0
     wanted: Count = 0
@@ -136,7 +141,8 @@ class RolloutProposed(Message):
 
     @property
     def summary(self) -> str:
-        what = f" {short_ref(self.ref)}" if self.ref is not None else ""
+        called = named(self.ref, None, parts=self.parts)
+        what = f" {called}" if called else ""
         of = f" of {self.wanted}" if self.wanted else ""
         state = "is withdrawn" if self.withdrawn else f"waits for approval ({self.signed}{of} signed)"
         why = f": {self.reason}" if self.reason else ""
@@ -171,6 +177,7 @@ class RolloutReported(Message):
 
     Args:
         ref, commit: what goes live; None for a rollback, where nodes may go back to different commits.
+        parts: what goes live of each repository, where the site is made of several; `commit` is their id.
         state: `planned` to `rolling-back` while it runs; `succeeded`, `failed`, `aborted`, `rolled-back` are ends.
         nodes: how many nodes are in which state, e.g. `{"active": 3, "failed": 1}`.
         failed: nodes that failed, refused or were silent, at most 100.
@@ -184,6 +191,7 @@ class RolloutReported(Message):
     kind: RolloutKind
     ref: RefName | None = None
     commit: ObjectId | None = None
+    parts: SiteParts = attrs.field(default=(), metadata=ABSENT_BY_DEFAULT, validator=check_parts)
     state: RolloutState
     nodes: Mapping[str, object] = attrs.field(default=NOTHING, eq=dict, hash=False)
     failed: tuple[NodeName, ...] = ()
@@ -193,7 +201,8 @@ class RolloutReported(Message):
 
     @property
     def summary(self) -> str:
-        what = f" {short_ref(self.ref)}" if self.ref is not None else ""
+        called = named(self.ref, None, parts=self.parts)
+        what = f" {called}" if called else ""
         counts = ", ".join(f"{count} {state}" for state, count in self.nodes.items())
         why = f": {self.detail}" if self.detail else ""
         return one_line(f"rollout {self.kind} {self.site}{what} {self.state} ({counts or 'no nodes'}){why}")

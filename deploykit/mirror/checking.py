@@ -29,15 +29,21 @@ from deploykit.mirror.refstore import RefStore
 from deploykit.system.durable import sync_directory
 
 _PIECE: Final = 1 << 20
-_MAX_PROBLEMS: Final = 50
+#: Problems that are listed.
+MOST_PROBLEMS: Final = 50
 
 
 @attrs.frozen(kw_only=True, slots=True)
 class CheckReport:
-    """What a check found. `problems` is empty for a sound mirror; it holds at most fifty."""
+    """What a check found. `problems` is empty for a sound mirror; it holds at most fifty.
+
+    Args:
+        lfs_objects: that the mirror holds.
+    """
 
     problems: tuple[str, ...] = ()
     objects: int = 0
+    lfs_objects: int = 0
     packs: int = 0
     refs: int = 0
     seconds: float = 0.0
@@ -149,7 +155,7 @@ def check(path: Path, tick: Callable[[], None] = lambda: None) -> CheckReport:
     except OSError as exc:
         raise layout.disk_error(exc, path) from exc
     return CheckReport(
-        problems=tuple(work.problems[:_MAX_PROBLEMS]),
+        problems=tuple(work.problems[:MOST_PROBLEMS]),
         objects=sum(map(len, work.known.values())),
         packs=work.packs,
         refs=refs,

@@ -9,6 +9,7 @@ import attrs
 from deploykit.errors import UsageError
 from deploykit.mirror import layout
 from deploykit.mirror.checking import CheckReport, check
+from deploykit.mirror.lfs.checking import check_objects
 from deploykit.mirror.refstore import RefStore
 from deploykit.names import ObjectId, RefName
 
@@ -62,8 +63,12 @@ def refs_of(path: Path) -> dict[RefName, ObjectId]:
     return dict(sorted(RefStore(path).read().items()))
 
 
-def check_path(path: Path, *, wait: float = 600.0) -> CheckReport:
+def check_path(path: Path, *, lfs: bool = False, wait: float = 600.0) -> CheckReport:
     """Check the mirror at `path`, without knowing its origin.
+
+    Args:
+        lfs: its refs need their objects of Git LFS, even where it holds none at all.
+        wait: seconds to wait for a fetch that is under way.
 
     Raises:
         UsageError: there is no bare repository.
@@ -71,7 +76,7 @@ def check_path(path: Path, *, wait: float = 600.0) -> CheckReport:
     """
     _require_mirror(path)
     with layout.locked(path, wait):
-        return check(path)
+        return check_objects(check(path), path, asked_for=lfs)
 
 
 def _require_mirror(path: Path) -> None:

@@ -106,13 +106,17 @@ def read_format(path: Path) -> HashKind:
     try:
         text = (path / "config").read_text("utf-8", "replace")
     except OSError as exc:
-        raise MirrorCorrupt(f"cannot read {path}/config: {exc.strerror}", "run `deploykit mirror check`") from exc
+        raise MirrorCorrupt(
+            f"cannot read {path}/config: {exc.strerror}", "run `deploykit mirror check`", repository=str(path)
+        ) from exc
     for line in text.splitlines():
         key, _, value = line.partition("=")
         if key.strip().lower() == "objectformat":
             found = hash_named(value.strip().lower())
             if found is None:
-                raise MirrorCorrupt(f"{path} has an unknown object format: {value.strip()[:20]!a}")
+                raise MirrorCorrupt(
+                    f"{path} has an unknown object format: {value.strip()[:20]!a}", repository=str(path)
+                )
             return found
     return SHA1
 

@@ -11,9 +11,11 @@ Rules:
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
+import attrs
 from dulwich.object_store import DiskObjectStore
 
 from deploykit.errors import InvalidName, RefNotFound
@@ -25,6 +27,10 @@ from deploykit.git.transport.address import parse_origin_url
 from deploykit.mirror import checking, layout, upkeep
 from deploykit.mirror.checking import CheckReport
 from deploykit.mirror.fetching import Fetch
+from deploykit.mirror.lfs.checking import check_objects
+from deploykit.mirror.lfs.endpoint import endpoint_of
+from deploykit.mirror.lfs.fetching import LfsFetch
+from deploykit.mirror.lfs.store import LfsStore
 from deploykit.mirror.model import FetchResult, ProgressFn, RefChange, Resolved
 from deploykit.mirror.refplan import ref_matcher
 from deploykit.mirror.refstore import RefStore
@@ -49,11 +55,13 @@ class Mirror:
         """Open the mirror at `path`; make it, empty and without asking the origin, when it is not there.
 
         Raises:
-            UsageError: the address is not allowed, or something else is at `path`.
+            UsageError: an address is not allowed, or something else is at `path`.
             MirrorError: the directory cannot be made.
         """
         settings = settings or MirrorSettings()
         parse_origin_url(url, allow_http=settings.allow_http)
+        if settings.lfs:
+            endpoint_of(url, settings)
         where = Path(path).absolute()
         try:
             if not layout.is_repository(where):
@@ -121,6 +129,11 @@ class Mirror:
         tree = next(link for kind, link in commit_links(found[1], hash_kind.hex_size, commit) if kind == TREE)
         return Resolved(RefName(ref or ""), oid, ObjectId(commit.hex()), ObjectId(tree.hex()))
 
+    @property
+    def lfs(self) -> LfsStore | None:
+        """The objects of Git LFS; None where the settings do not ask for them."""
+        return LfsStore(self.path / "lfs") if self.settings.lfs else None
+
     # -- fetching ----------------------------------------------------------------------------------------------------
 
     def fetch(
@@ -130,6 +143,7 @@ class Mirror:
         progress: ProgressFn | None = None,
         *,
         allow_mass_deletion: bool = False,
+        lfs_commits: Iterable[ObjectId] = (),
     ) -> FetchResult:
         """Bring the mirror to what the origin shows.
 
@@ -139,6 +153,7 @@ class Mirror:
             deadline: seconds for all of it, waiting for the lock included; the settings' when absent.
             progress: called now and then, in this thread.
             allow_mass_deletion: follow the origin even if most refs are gone there.
+            lfs_commits: commits whose objects of Git LFS are fetched, too, although no ref holds them.
 
         Raises:
             OriginError: the origin cannot be reached, refuses, or sends what is not sound.
@@ -158,14 +173,19 @@ class Mirror:
                 layout.create(self.path, self.url)  # it was removed: make it anew
             with layout.locked(self.path, limit.left()):
                 fetch = Fetch(self.path, self.url, self.settings, self._refs, limit, progress)
-                return fetch.run(expected, started, allow_mass_deletion=allow_mass_deletion)
+                result = fetch.run(expected, started, allow_mass_deletion=allow_mass_deletion)
+                if not self.settings.lfs:
+                    return result
+                lfs = LfsFetch(self.path, self.url, self.settings, progress)
+                objects = lfs.run(self.refs, result.changes, head=self.head, commits=lfs_commits)
+                return attrs.evolve(result, lfs=objects, seconds=time.monotonic() - started)
         except OSError as exc:
             raise layout.disk_error(exc, self.path) from exc
 
     # -- soundness ---------------------------------------------------------------------------------------------------
 
     def check(self, *, wait: float = 600.0) -> CheckReport:
-        """Read every byte and return what is wrong. Changes nothing; fetches wait until it is done.
+        """Read every byte, return what is wrong or missing. Changes nothing; fetches wait until it is done.
 
         Args:
             wait: seconds to wait for a fetch that is under way.
@@ -175,7 +195,7 @@ class Mirror:
             MirrorError: the disk cannot be read.
         """
         with layout.locked(self.path, wait):
-            return checking.check(self.path)
+            return check_objects(checking.check(self.path), self.path, asked_for=self.settings.lfs)
 
     def upkeep(self, *, full: bool = False, wait: float = 600.0) -> UpkeepResult:
         """Join small packs, take in loose refs, remove leftovers. `full`: drop what no ref reaches, too.
@@ -189,6 +209,8 @@ class Mirror:
     def reclone(self, deadline: float | None = None, progress: ProgressFn | None = None) -> Path | None:
         """Clone anew and take the old mirror's place; the old one stays beside it as `NAME.damaged`.
 
+        Objects of Git LFS that are sound are not fetched again.
+
         Returns:
             Where the old one is now.
 
@@ -198,6 +220,11 @@ class Mirror:
 
         def clone(path: Path) -> None:
             with Mirror.open(path, self.url, self.settings) as fresh:
+                if fresh.lfs is not None:
+                    try:
+                        fresh.lfs.take_over(LfsStore(self.path / "lfs"))
+                    except OSError as error:
+                        raise layout.disk_error(error, path) from error
                 fresh.fetch(deadline=deadline, progress=progress)
 
         self.release()

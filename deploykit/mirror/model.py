@@ -61,6 +61,40 @@ class Refusal:
 
 
 @attrs.frozen(kw_only=True, slots=True)
+class MissingLfsObject:
+    """An object of Git LFS that a ref needs and the mirror has not: a path of it, sha256, bytes, and why, in a line."""
+
+    path: str
+    oid: str
+    size: int
+    reason: str
+
+
+@attrs.frozen(slots=True)
+class LfsGap:
+    """A ref that cannot be written whole, because objects of Git LFS are missing; and why, in one line."""
+
+    ref: RefName
+    reason: str
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class LfsFetched:
+    """What came of a fetch of Git LFS objects.
+
+    Args:
+        objects, received: that came, and their bytes.
+        missing: what could not be had. The next fetch tries again.
+        gaps: the refs that need it.
+    """
+
+    objects: int = 0
+    received: int = 0
+    missing: tuple[MissingLfsObject, ...] = ()
+    gaps: tuple[LfsGap, ...] = ()
+
+
+@attrs.frozen(kw_only=True, slots=True)
 class FetchResult:
     """What a fetch did.
 
@@ -72,6 +106,7 @@ class FetchResult:
         head: the origin's default branch, where it named one.
         confirmed: whether what `expected` claimed is what the origin shows; None when nothing was expected.
         gap: the mirror did not hold the old id that `expected` named: an earlier message was missed.
+        lfs: what came of the objects of Git LFS, after the refs had moved.
     """
 
     changes: tuple[RefChange, ...] = ()
@@ -82,6 +117,7 @@ class FetchResult:
     head: RefName | None = None
     confirmed: bool | None = None
     gap: bool = False
+    lfs: LfsFetched = LfsFetched()
 
 
 @attrs.frozen(slots=True)
@@ -101,7 +137,7 @@ class Resolved:
 class Progress:
     """How far a fetch is: bytes and objects so far, the objects expected (0 while unknown), and the step it is in."""
 
-    phase: Literal["listing", "receiving", "resolving", "checking", "refs"]
+    phase: Literal["listing", "receiving", "resolving", "checking", "refs", "lfs"]
     received: int = 0
     objects: int = 0
     total: int = 0

@@ -29,7 +29,7 @@ from deploykit.errors import DeploykitError, LockBusy, MirrorCorrupt, MirrorErro
 from deploykit.git.transport.address import parse_origin_url
 from deploykit.mirror import upkeep
 from deploykit.mirror.mirror import Mirror
-from deploykit.mirror.model import FetchResult, RefChange
+from deploykit.mirror.model import FetchResult, LfsFetched, RefChange
 from deploykit.mirror.schedule import FetchRequest, Schedule, refs_to_fetch, what_to_fetch
 from deploykit.names import ObjectId, RefName, is_zero
 
@@ -349,7 +349,14 @@ def _joined(results: Sequence[FetchResult]) -> FetchResult:
         head=results[-1].head,
         confirmed=all(result.confirmed for result in results),
         gap=any(result.gap for result in results),
+        lfs=_joined_lfs([result.lfs for result in results]),
     )
+
+
+def _joined_lfs(results: Sequence[LfsFetched]) -> LfsFetched:
+    """Return fetches of objects, one after the other, as one: the last has looked at every ref."""
+    objects, received = sum(each.objects for each in results), sum(each.received for each in results)
+    return attrs.evolve(results[-1], objects=objects, received=received)
 
 
 def _there(oid: ObjectId) -> ObjectId | None:

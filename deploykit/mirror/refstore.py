@@ -126,7 +126,11 @@ class RefStore:
                 continue
             oid, _, found = line.partition(" ")
             if len(oid) not in (40, 64) or not found.startswith("refs/"):
-                raise MirrorCorrupt(f"{self._packed} is damaged: {line[:60]!a}", "run `deploykit mirror check`")
+                raise MirrorCorrupt(
+                    f"{self._packed} is damaged: {line[:60]!a}",
+                    "run `deploykit mirror check`",
+                    repository=str(self._path),
+                )
             name = RefName(found)
             refs[name] = ObjectId(oid)
         return refs, peeled, " fully-peeled " in text.partition("\n")[0]

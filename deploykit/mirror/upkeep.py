@@ -3,7 +3,7 @@
 Rules:
 
 * The git program inherits the mirror's lock: no fetch starts while git still works, even if this process is killed.
-* Only what no ref reaches is ever dropped, and only by git.
+* Only what no ref reaches is ever dropped: by git, and of Git LFS by `lfs.pruning`.
 * Without the git program packs pile up: slow, but right.
 """
 
@@ -22,6 +22,8 @@ from deploykit.errors import MirrorError
 from deploykit.git.transport.pktline import printable
 from deploykit.git.transport.remote import child_environment
 from deploykit.mirror import layout
+from deploykit.mirror.lfs import pruning
+from deploykit.mirror.lfs.store import LfsStore
 from deploykit.mirror.refstore import RefStore
 from deploykit.settings.mirror import MirrorSettings
 
@@ -32,11 +34,12 @@ _LEFTOVERS: Final = ("objects/pack/tmp_*", "objects/pack/.tmp-*", "packed-refs.l
 
 @attrs.frozen(kw_only=True, slots=True)
 class UpkeepResult:
-    """What upkeep did: packs before and after, and how long it took."""
+    """What upkeep did: packs before and after, objects of Git LFS removed, and how long it took."""
 
     packs_before: int
     packs_after: int
     seconds: float
+    lfs_removed: int = 0
 
 
 def packs_of(path: Path) -> int:
@@ -45,12 +48,14 @@ def packs_of(path: Path) -> int:
 
 
 def is_due(path: Path, settings: MirrorSettings) -> bool:
-    """Return whether so many packs have piled up that they are worth joining."""
-    return bool(settings.repack_after) and packs_of(path) > settings.repack_after
+    """Return whether so many packs have piled up that they are worth joining, or objects of Git LFS may be unneeded."""
+    if settings.repack_after and packs_of(path) > settings.repack_after:
+        return True
+    return settings.lfs and pruning.is_due(path, time.time())
 
 
 def upkeep(path: Path, settings: MirrorSettings, *, full: bool = False, wait: float = 600.0) -> UpkeepResult:
-    """Join packs, pack refs and remove leftovers of the mirror at `path`.
+    """Join packs, pack refs, remove leftovers and unneeded objects of Git LFS of the mirror at `path`.
 
     Args:
         full: one pack of all that refs reach, and nothing else; otherwise only small packs are joined.
@@ -58,17 +63,18 @@ def upkeep(path: Path, settings: MirrorSettings, *, full: bool = False, wait: fl
 
     Raises:
         LockBusy: a fetch takes longer.
-        MirrorError: git failed; the mirror is whole all the same.
+        MirrorError: git failed, or a tree is damaged; what refs need is still there.
     """
     started = time.monotonic()
     with layout.locked(path, wait) as lock:
         _sweep(path)
         RefStore(path).pack()
+        removed = pruning.prune(path, time.time()) if settings.lfs else 0
         before = packs_of(path)
-        if full or before > 1:
+        if full or (settings.repack_after and before > 1):
             _repack(path, lock, full=full, wait=wait)
         after = packs_of(path)
-    return UpkeepResult(packs_before=before, packs_after=after, seconds=time.monotonic() - started)
+    return UpkeepResult(packs_before=before, packs_after=after, seconds=time.monotonic() - started, lfs_removed=removed)
 
 
 def _sweep(path: Path) -> None:
@@ -82,6 +88,7 @@ def _sweep(path: Path) -> None:
             pack.unlink(missing_ok=True)
     for left in (path / "quarantine").iterdir():
         left.unlink(missing_ok=True)
+    LfsStore(path / "lfs").sweep()
 
 
 def _repack(path: Path, lock: int, *, full: bool, wait: float) -> None:

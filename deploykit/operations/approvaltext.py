@@ -12,6 +12,7 @@ from typing import Final
 
 from deploykit.fleet.folding import folded_names
 from deploykit.fleet.mandates import HeldMandate
+from deploykit.messages.site import parts_entry
 from deploykit.operations.approval import ApprovalSheet, ShownSignature
 from deploykit.operations.times import shown_time
 from deploykit.operations.visible import visible
@@ -27,7 +28,11 @@ def sheet_lines(sheet: ApprovalSheet, now: datetime) -> Iterator[str]:
     message = sheet.held.message
     yield from _row("rollout", exact(message.rollout))
     yield from _row("site", exact(message.site))
-    if message.phases or message.commit is not None:
+    if message.parts:
+        for part in message.parts:
+            yield from _row("part", f"{exact(part.repo)}  {exact(part.ref)}  {part.commit}")
+        yield from _row("id", message.commit or "none")
+    elif message.phases or message.commit is not None:
         yield from _row("ref", exact(message.ref or "none"))
         yield from _row("commit", message.commit or "none")
         if sheet.commit is not None:
@@ -95,6 +100,7 @@ def sheet_entry(sheet: ApprovalSheet) -> dict[str, object]:
         "site": message.site,
         "ref": message.ref,
         "commit": message.commit,
+        "parts": parts_entry(message.parts),
         "nodes": list(message.nodes),
         "phases": list(message.phases),
         "allow_rollback": message.allow_rollback,

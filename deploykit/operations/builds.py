@@ -113,36 +113,44 @@ def _content(file: Path) -> bytes:
 
 
 def evidence_for(
-    settings: Settings, site: SiteName, repo: RepoName | None, commit: ObjectId, files: Sequence[Path]
+    settings: Settings, site: SiteName, sources: Sequence[tuple[RepoName | None, ObjectId]], files: Sequence[Path]
 ) -> tuple[tuple[BuildEvidence, ...], tuple[str, ...]]:
     """Return the build results that a deploy should carry, and notes for whoever asks.
 
     Args:
         settings: of the machine that asks.
         site: that is deployed.
-        repo: that it is made from, where that is known.
-        commit: that would go live.
+        sources: the commits that would go live, each with its repository where that is known.
         files: further results.
 
     Raises:
-        UsageError: a file holds nothing about this commit.
+        UsageError: a file holds nothing about these commits.
     """
-    given = _of_commit(read_files(files), repo, commit)
-    if files and not given:
-        raise UsageError(f"no build result of {commit[:8]} in {', '.join(map(str, files))}", "is it the right commit?")
-    notes = list[str]()
-    try:
-        stored = builds_of(settings.state).find(repo=repo or "", commit=commit)
-    except BuildStoreError as error:
-        stored = ()
-        notes.append(f"known build results are not sent along: {error}")
+    read = read_files(files)
+    given = {source: _of_commit(read, *source) for source in sources}
+    if files and not any(given.values()):
+        which = ", ".join(commit[:8] for _, commit in sources)
+        raise UsageError(f"no build result of {which} in {', '.join(map(str, files))}", "is it the right commit?")
+    found, notes = list[SignedResult](), list[str]()
     chosen = settings.sites.get(site)
-    known = [*given, *_of_commit((each.signed for each in stored), repo, commit)]
-    return newest(known, chosen.require_build if chosen is not None else ()), tuple(notes)
+    for repo, commit in sources:
+        try:
+            stored = builds_of(settings.state).find(repo=repo or "", commit=commit)
+        except BuildStoreError as error:
+            stored = ()
+            notes.append(f"known build results are not sent along: {error}")
+        known = [*given[repo, commit], *_of_commit((each.signed for each in stored), repo, commit)]
+        jobs = chosen.jobs_of(repo) if chosen is not None and repo is not None else ()
+        if len(sources) == 1 or jobs or chosen is None:
+            found += newest(known, jobs)
+    evidence = carried(found)
+    if len(sources) > 1 and len(evidence) < len(found):
+        notes.append(f"{len(evidence)} of {len(found)} build results are sent along: a command carries no more")
+    return evidence, tuple(dict.fromkeys(notes))
 
 
-def newest(known: Iterable[tuple[SignedResult, BuildFinished]], jobs: Sequence[str]) -> tuple[BuildEvidence, ...]:
-    """Return the results of the highest number of each job, as many as a command may carry. Pure.
+def newest(known: Iterable[tuple[SignedResult, BuildFinished]], jobs: Sequence[str]) -> list[SignedResult]:
+    """Return the results of the highest number of each job. Pure.
 
     Args:
         known: results of one commit.
@@ -153,7 +161,11 @@ def newest(known: Iterable[tuple[SignedResult, BuildFinished]], jobs: Sequence[s
     for _, result in each_once.values():
         if not jobs or result.job in jobs:
             highest[result.job] = max(result.number, highest.get(result.job, 0))
-    found = [signed for signed, result in each_once.values() if highest.get(result.job) == result.number]
+    return [signed for signed, result in each_once.values() if highest.get(result.job) == result.number]
+
+
+def carried(found: Sequence[SignedResult]) -> tuple[BuildEvidence, ...]:
+    """Return the first of these results, as many as a command may carry. Pure."""
     evidence, room = list[BuildEvidence](), _ROOM
     for signed in found[:MAX_EVIDENCE]:
         room -= len(signed.evidence.body) + len(signed.signature)

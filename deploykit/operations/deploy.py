@@ -101,7 +101,7 @@ def _repository_of(settings: Settings, site: str, repo: str | None) -> RepoName:
     known = settings.repositories
     if repo is not None:
         name = parse_repo_name(repo)
-    elif (chosen := settings.sites.get(parse_site_name(site))) is not None:
+    elif (chosen := settings.sites.get(parse_site_name(site))) is not None and chosen.repo is not None:
         name = chosen.repo
     elif len(known) == 1:
         name = next(iter(known))

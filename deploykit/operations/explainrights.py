@@ -127,7 +127,7 @@ def _elsewhere(settings: Settings, grant: GrantSettings, site: str) -> str:
     at = f"trust.grants[{settings.trust.grants.index(grant)}]"
     if not matches(grant.sites, site):
         return f"{at} is for sites {', '.join(grant.sites)}"
-    return f"{at} is for repositories {', '.join(grant.repos)}, not {settings.site_repos[SiteName(site)]}"
+    return f"{at} is for repositories {', '.join(grant.repos)}, not {', '.join(settings.site_repos[SiteName(site)])}"
 
 
 def _not_counted(settings: Settings, signer: Signer, names: tuple[str, ...], site: str, *, certified: bool) -> str:

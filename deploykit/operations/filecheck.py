@@ -28,7 +28,8 @@ from deploykit.daemons.packages.managers import manager_of
 from deploykit.daemons.relay import open_outbox
 from deploykit.errors import DeploykitError, FactsError, KeyFileError, SettingsError
 from deploykit.fleet.factreading import read_classes, read_facts
-from deploykit.git.transport.http import read_credentials, tls_context_of
+from deploykit.git.transport.http import tls_context_of
+from deploykit.git.transport.login import read_credentials
 from deploykit.httpclient.exchange import HttpServer
 from deploykit.settings.access import AccessSiteSettings
 from deploykit.settings.audit import AuditSettings

@@ -112,6 +112,8 @@ def fleet_status(
 
 
 def _asked_for(settings: Settings, releases: FleetReleases, site: SiteName, ref: str) -> WantedRelease:
+    if releases.repositories(site):
+        raise UsageError(f"site {site} is made of several repositories, of which {ref} is one ref", "leave --ref out")
     repo = _repository_of(settings, site)
     if repo is not None:
         origin = settings.repositories[repo]

@@ -29,7 +29,7 @@ def check_gates(settings: Settings, on_finding: Callable[[Finding], object] = la
 
 
 def _findings(settings: Settings) -> Iterator[Finding]:
-    gated = [name for name, site in settings.sites.items() if site.require_build]
+    gated = [name for name, site in settings.sites.items() if site.gated]
     if not gated:
         return
     try:

@@ -24,12 +24,13 @@ from deploykit.fleet.view import duration
 from deploykit.messages import BuildEvidence, utc_now
 from deploykit.operations.approval import ApprovalDesk
 from deploykit.operations.builds import evidence_for
-from deploykit.operations.deploy import known_repository, load_report_trust, signing_key
+from deploykit.operations.deploy import load_report_trust, signing_key
 from deploykit.operations.keychoice import KeyGiven
 from deploykit.operations.mandatefiles import require_canonical
 from deploykit.operations.proposals import Proposal, prune_proposals, read_proposal, store_proposal
 from deploykit.operations.rolloutplan import PlannedRollout
 from deploykit.operations.siteasks import asked_here, strictest
+from deploykit.operations.siteparts import sources_of
 from deploykit.settings.node import Settings
 from deploykit.wire import encode
 
@@ -179,8 +180,7 @@ def _builds_since(settings: Settings, plan: Plan) -> tuple[BuildEvidence, ...]:
     """Return the build results that are known by now, where none were when the rollout was proposed."""
     if plan.kind != "deploy":
         return ()
-    commit = plan.targets[plan.nodes[0]].commit
-    return evidence_for(settings, plan.site, known_repository(settings, plan.site, None), commit, ())[0]
+    return evidence_for(settings, plan.site, sources_of(settings, plan.site, plan.targets[plan.nodes[0]]), ())[0]
 
 
 def require_no_mandate(planned: PlannedRollout) -> None:

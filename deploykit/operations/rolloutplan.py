@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 import attrs
 
@@ -14,18 +15,20 @@ from deploykit.fleet.journalhead import JournalHead
 from deploykit.fleet.mandates import HeldMandate
 from deploykit.fleet.plan import Plan, RolloutOptions, Target, make_plan
 from deploykit.fleet.rollout import RolloutModel, retry_plan
-from deploykit.messages import BuildEvidence, utc_now
+from deploykit.messages import BuildEvidence, SiteState, utc_now
 from deploykit.messages.site import SiteRelease
-from deploykit.names import NodeName, SiteName, parse_node_name, parse_site_name
+from deploykit.names import NodeName, RepoName, SiteName, parse_node_name, parse_site_name
 from deploykit.operations.builds import evidence_for
-from deploykit.operations.deploy import known_repository, load_report_trust, resolve_ref, signing_key, user_name
+from deploykit.operations.deploy import load_report_trust, signing_key, user_name
 from deploykit.operations.keychoice import KeyGiven
 from deploykit.operations.rolloutstore import read_rollout
+from deploykit.operations.siteparts import sources_of, target_asked
 from deploykit.settings.node import Settings
 from deploykit.trust.check import Trust
 from deploykit.trust.mandate import Requirement
 from deploykit.trust.signature import BodySigner
 
+_NOBODY: Final[Mapping[NodeName, SiteState]] = {}
 #: Characters of a site's name that a rollout's id begins with.
 _SHORT_SITE = 40
 
@@ -63,12 +66,13 @@ class PlannedRollout:
 def plan_deploy(
     settings: Settings,
     site: str,
-    ref: str,
+    ref: str | Mapping[RepoName, str],
     nodes: Sequence[str],
     options: RolloutOptions | None = None,
     *,
-    commit: str | None = None,
+    commit: str | Mapping[RepoName, str] | None = None,
     repo: str | None = None,
+    live: Mapping[NodeName, SiteState] = _NOBODY,
     key: KeyGiven = None,
     evidence: Sequence[Path] = (),
     without_build: bool = False,
@@ -79,11 +83,13 @@ def plan_deploy(
     Args:
         settings: of the machine that asks.
         site: the site's name.
-        ref: a tag or branch, short or in full.
+        ref: a tag or branch, short or in full; of a site of several repositories one of each that changes.
         nodes: all of them, in any order.
         options: what the operator chose.
-        commit: what the ref must stand for; looked up at the origin when None, once for all nodes.
+        commit: what the ref must stand for, or each ref of several; looked up at the origin when None, once for all
+            nodes.
         repo: where to look it up; found by the site when None.
+        live: what the nodes say of the site, for the repositories that `ref` does not name: they stay as they are live.
         key: signs the commands; the settings' key when None.
         evidence: files of build results to send along with those that are known here.
         without_build: ask nodes to deploy although no build succeeded.
@@ -92,17 +98,18 @@ def plan_deploy(
     Raises:
         PolicyRefused: there is no key, no report could be believed, or the ref stands for another commit.
         KeyFileError: a key file cannot be used.
-        UsageError: there is no node, an option is wrong, or the settings do not show the repository of the site.
+        UsageError: there is no node, an option is wrong, the settings do not show the repository of the site, or nodes
+            differ in a repository that is not named.
         RefNotFound: the origin has no such ref.
     """
     signer, trust = signing_key(settings, key), load_report_trust(settings)
-    full_ref, object_id = resolve_ref(settings, site, ref, commit=commit, repo=repo)
+    target = target_asked(settings, site, ref, commit=commit, repo=repo, live=live)
     name = parse_site_name(site)
-    results, notes = evidence_for(settings, name, known_repository(settings, site, repo), object_id, evidence)
+    results, notes = evidence_for(settings, name, sources_of(settings, site, target, repo), evidence)
     plan = make_plan(
         site=name,
         nodes=[parse_node_name(node) for node in nodes],
-        target=Target(ref=full_ref, commit=object_id),
+        target=target,
         options=options or RolloutOptions(),
         rollout=new_rollout_id(name),
         requested_by=user_name() if requested_by is None else requested_by,
@@ -142,7 +149,7 @@ def plan_rollback(
     """
     signer, trust = signing_key(settings, key), load_report_trust(settings)
     name = parse_site_name(site)
-    targets = {node: target for node, release in previous.items() if (target := _target(release)) is not None}
+    targets = {node: target for node, release in previous.items() if (target := Target.of(release)) is not None}
     if not targets:
         raise UsageError(f"no node has a previous release of {site}", "give --to REF")
     plan = _way_back(name, targets, options or RolloutOptions(), requested_by)
@@ -152,12 +159,13 @@ def plan_rollback(
 def plan_rollback_to(
     settings: Settings,
     site: str,
-    ref: str,
+    ref: str | Mapping[RepoName, str],
     nodes: Sequence[str],
     options: RolloutOptions | None = None,
     *,
-    commit: str | None = None,
+    commit: str | Mapping[RepoName, str] | None = None,
     repo: str | None = None,
+    live: Mapping[NodeName, SiteState] = _NOBODY,
     key: KeyGiven = None,
     requested_by: str | None = None,
 ) -> PlannedRollout:
@@ -166,8 +174,8 @@ def plan_rollback_to(
     Args and errors: as for `plan_deploy`.
     """
     signer, trust = signing_key(settings, key), load_report_trust(settings)
-    full_ref, object_id = resolve_ref(settings, site, ref, commit=commit, repo=repo)
-    targets = {parse_node_name(node): Target(ref=full_ref, commit=object_id) for node in nodes}
+    target = target_asked(settings, site, ref, commit=commit, repo=repo, live=live, option="to")
+    targets = dict.fromkeys(map(parse_node_name, nodes), target)
     plan = _way_back(parse_site_name(site), targets, options or RolloutOptions(), requested_by)
     return PlannedRollout(settings=settings, plan=plan, key=signer, trust=trust)
 
@@ -219,10 +227,8 @@ def plan_again(
     plan = retry_plan(head.plan, model, rollout=new_rollout_id(head.plan.site), requested_by=by)
     results, notes = head.evidence, tuple[str, ...]()
     if evidence:
-        commit = plan.targets[plan.nodes[0]].commit
-        results, notes = evidence_for(
-            settings, plan.site, known_repository(settings, plan.site, None), commit, evidence
-        )
+        sources = sources_of(settings, plan.site, plan.targets[plan.nodes[0]])
+        results, notes = evidence_for(settings, plan.site, sources, evidence)
     return PlannedRollout(
         settings=settings,
         plan=plan,
@@ -239,12 +245,6 @@ def plan_again(
 def new_rollout_id(site: SiteName, now: datetime | None = None) -> str:
     """Return a new id: a word that can be typed, sorts by time within a site, and is the name of a directory."""
     return f"{site[:_SHORT_SITE]}-{(now or utc_now()):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-
-
-def _target(release: SiteRelease) -> Target | None:
-    if release.ref is None or release.commit is None:
-        return None
-    return Target(ref=release.ref, commit=release.commit)
 
 
 def _way_back(

@@ -38,7 +38,7 @@ from deploykit.fleet.replay import replay
 from deploykit.fleet.rollout import RolloutModel
 from deploykit.fleet.sitelock import LockHolder, lock_path, read_holder
 from deploykit.messages.rollout import RolloutState
-from deploykit.messages.site import named
+from deploykit.messages.site import name_of
 from deploykit.names import NodeName, SiteName
 from deploykit.operations.deploy import user_name
 from deploykit.operations.mandatefiles import blobs_of
@@ -345,5 +345,4 @@ def _proposed(path: Path) -> RolloutEntry:
 
 def target_of(plan: Plan) -> str:
     """Return what a plan puts live, in words for a person."""
-    targets = {(target.ref, target.commit) for target in plan.targets.values()}
-    return named(*targets.pop()) if len(targets) == 1 else f"{len(targets)} releases"
+    return name_of(plan.releases[0]) if len(plan.releases) == 1 else f"{len(plan.releases)} releases"

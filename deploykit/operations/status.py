@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypedDict
 
+import attrs
+
 from deploykit.builds.store import builds_of
 from deploykit.daemons.agent.buildresults import wants_builds
 from deploykit.daemons.agent.lockstore import lock_store_of
@@ -87,12 +89,14 @@ def _mirror(settings: Settings, repo: RepoName) -> Entry:
 def _site(settings: Settings, name: SiteName) -> Entry:
     site = settings.sites[name]
     entry: Entry = {"site": name, "current": None, "path": str(site.path)}
-    if site.require_build:
-        entry["require_build"] = list(site.require_build)
+    if jobs := tuple(dict.fromkeys(job for repo in site.repos for job in site.jobs_of(repo))):
+        entry["require_build"] = list(jobs)
     with _problem_into(entry):
         found = Site(site.path, site.release)
         current = Runner(found, node=settings.node).current()
         entry["current"] = current.name if current else None
+        if current is not None and current.parts:
+            entry["parts"] = [attrs.asdict(part) for part in current.parts]
         if (linked := found.live_name()) and not found.has(linked):
             entry["problem"] = one_line(f"current points at {linked}, which does not exist: nothing is live")
     with _problem_into(entry):

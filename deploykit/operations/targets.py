@@ -17,6 +17,7 @@ import attrs
 
 from deploykit.bus import Bus
 from deploykit.errors import NobodyMatches, UsageError
+from deploykit.fleet.plan import Target
 from deploykit.fleet.selection import Selection
 from deploykit.messages import NodeDescribed, SiteRelease, SiteState
 from deploykit.names import NodeName, SiteName
@@ -34,6 +35,7 @@ class Targets:
 
     Args:
         nodes: their names; in the order given where names were given, else by name.
+        states: what each of them says of the site; of those that have it, and were asked.
         previous: the release that each of them would go back to; empty where nobody asked for it.
         without_previous: nodes that are left alone, with the reason why they cannot go back.
         without_site: nodes that match, and do not have the site: left out.
@@ -44,6 +46,7 @@ class Targets:
     """
 
     nodes: tuple[NodeName, ...]
+    states: Mapping[NodeName, SiteState] = attrs.field(factory=dict)
     previous: Mapping[NodeName, SiteRelease] = attrs.field(factory=dict)
     without_previous: Mapping[NodeName, str] = attrs.field(factory=dict)
     without_site: tuple[NodeName, ...] = ()
@@ -60,6 +63,7 @@ def resolve_targets(
     *,
     site: SiteName,
     want_previous: bool = False,
+    want_live: bool = False,
     timeout: float = DISCOVERY_TIMEOUT,
     key: BodySigner | None = None,
     trust: Trust | None = None,
@@ -73,6 +77,7 @@ def resolve_targets(
         selection: which nodes are meant.
         site: the site of the command.
         want_previous: find out which release each node would go back to.
+        want_live: find out what is live on each node.
         timeout, key, trust, on_node: as for `find_nodes`.
 
     Raises:
@@ -83,7 +88,7 @@ def resolve_targets(
     """
     selection.check()
     named = selection.literal_nodes
-    if not needs_asking(selection, want_previous=want_previous):
+    if not needs_asking(selection, want_previous=want_previous or want_live):
         return _counted(Targets(nodes=named or ()), selection, None)
     if bus is None:
         raise UsageError("nodes must be asked what they are, and there is no connection", "give their names")
@@ -125,6 +130,7 @@ def _targets(selection: Selection, found: FoundNodes, site: SiteName, *, want_pr
         notes.append(f"left out, because they do not have site {site}: {shortened(without_site)}")
     return Targets(
         nodes=tuple(node for node in meant if node not in objections),
+        states={node: state for node in meant if (state := states[node]) is not None},
         previous=previous,
         without_previous=objections,
         without_site=without_site,
@@ -155,7 +161,7 @@ def way_back_objection(state: SiteState | None, site: SiteName) -> str:
         return state.problem
     if state.previous is None:
         return "nothing is live there" if not state.release else "no release was live there before the present one"
-    if state.previous.ref is None or state.previous.commit is None:
+    if Target.of(state.previous) is None:
         return f"release {state.previous.release} before the present one was made from no ref: name one"
     return ""
 

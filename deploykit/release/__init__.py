@@ -6,10 +6,11 @@
 Needs no bus. What is done at which step, and what a crash at any instant leaves, is in docs/releases.md.
 """
 
-from deploykit.release.model import DeployResult, Operation, Outcome, Release, StepRecord
+from deploykit.release.model import DeployResult, Operation, Outcome, Release, ReleasePart, ReleaseVersion, StepRecord
+from deploykit.release.partsource import PartSource
 from deploykit.release.plan import RollbackPlan
 from deploykit.release.preview import Preview
-from deploykit.release.requests import Allowances
+from deploykit.release.requests import Allowances, PartRequest
 from deploykit.release.runner import Runner
 from deploykit.release.site import Site
 from deploykit.release.source import ResolvedTree, TreeSource
@@ -19,8 +20,12 @@ __all__ = [
     "DeployResult",
     "Operation",
     "Outcome",
+    "PartRequest",
+    "PartSource",
     "Preview",
     "Release",
+    "ReleasePart",
+    "ReleaseVersion",
     "ResolvedTree",
     "RollbackPlan",
     "Runner",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from deploykit.errors import PreflightRefused, ReleaseError
-from deploykit.release.model import DeployResult, Phase, Release, refused
+from deploykit.release.model import DeployResult, Phase, Release, ReleaseVersion, refused
 from deploykit.release.ondisk import damage
 from deploykit.release.requests import DeployRequest, ReleaseRequest
 from deploykit.release.site import Site
@@ -24,7 +24,7 @@ def recorded_answer(
     other_commit = request.commit and known.commit and not known.commit.startswith(request.commit)
     other_ref = request.ref.startswith("refs/") and known.ref.startswith("refs/") and request.ref != known.ref
     if known.phase != phase or other_commit or other_ref:
-        used = f"{known.phase} of {known.ref} {known.commit[:12]}"
+        used = " ".join(filter(None, (f"{known.phase} of", known.ref, known.commit[:12])))
         return refused(PreflightRefused(f"request {request.request_id} was used for {used}"))
     _log.info("request %s was carried out before: %s", request.request_id, known.outcome)
     error = None if known.outcome == "success" else ReleaseError(known.detail)
@@ -48,10 +48,12 @@ def lost_since(site: Site, state: SiteRecord, phase: Phase, answer: DeployResult
     return damage(site, due) if answer.outcome == "success" and answer.release == due else ""
 
 
-def parked_release(state: SiteRecord, request_id: str, commit: str) -> Release | None:
+def parked_release(state: SiteRecord, request_id: str, version: ReleaseVersion) -> Release | None:
     """Return the whole release that a crash left behind, made for this very request, or None."""
     known = state.answered(request_id)
-    if known is None or known.outcome != "interrupted" or known.commit != commit:
+    if known is None or known.outcome != "interrupted" or known.commit != version.commit:
         return None
     release = state.get(known.release)
-    return release if release is not None and release.present and release.status == "interrupted" else None
+    if release is None or not release.present or release.status != "interrupted":
+        return None
+    return release if release.parts == version.parts else None

@@ -15,15 +15,17 @@ import attrs
 
 from deploykit.errors import DeploykitError, ReleaseError
 from deploykit.git.objectformat import blob_id
+from deploykit.mirror.lfs.needs import lfs_places
 from deploykit.names import ObjectId
 from deploykit.release.environment import Environment
-from deploykit.release.model import Release
+from deploykit.release.model import Release, ReleaseVersion
 from deploykit.release.site import Site
-from deploykit.release.source import TreeSource
+from deploykit.release.source import ResolvedTree, TreeSource, mounts_of, parts_of, recall
 from deploykit.system.durable import sync_filesystem
 from deploykit.trees import CannotPatch, Manifest, WriteOptions, patch_tree, retake_manifest, write_tree
 from deploykit.trees.copying import copy_across
 from deploykit.trees.files import OpenDirectories, open_directory, put_file, put_symlink, remove_tree
+from deploykit.trees.graft import fingerprint_with
 from deploykit.trees.manifest import MODE, OURS, WIDTH, ManifestRows
 from deploykit.trees.writer import Progress, next_tick, this_tick
 
@@ -32,6 +34,7 @@ _log = logging.getLogger(__name__)
 _FILE: Final = 0o100644
 _LINK: Final = 0o120000
 REVISION: Final = ".deploykit/REVISION"
+PARTS: Final = ".deploykit/PARTS"
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -42,12 +45,26 @@ class Exported:
     detail: str
 
 
+def options_of(site: Site, source: TreeSource, found: ResolvedTree, environment: Environment) -> WriteOptions:
+    """Return with which a site's tree is written."""
+    mounts = mounts_of(found)
+    lfs = lfs_places(source, mounts)
+    return WriteOptions(
+        durable=False,
+        owner=environment.owner,
+        outside=frozenset(os.fsencode(p.rstrip("/")) for p in site.settings.shared),
+        fingerprint=fingerprint_with(environment.fingerprint, mounts, lfs),
+        commit="" if parts_of(found) else found.commit,
+        mounts=mounts,
+        lfs=lfs,
+    )
+
+
 def export(
     site: Site,
     source: TreeSource,
     name: str,
-    tree: ObjectId,
-    commit: str,
+    found: ResolvedTree,
     environment: Environment,
     recycled: Release | None,
     progress: Progress | None = None,
@@ -57,21 +74,15 @@ def export(
     """Write the tree into `releases/NAME`, from a spare release where there is one.
 
     Args:
+        found: the commit and its tree.
         final: the manifest is needed as it is; else `finalize` follows at once and makes its own.
 
     Raises:
         TreeError: the tree holds what must not be written.
         OSError: the file system refused.
     """
-    options = WriteOptions(
-        durable=False,
-        owner=environment.owner,
-        outside=frozenset(os.fsencode(p.rstrip("/")) for p in site.settings.shared),
-        fingerprint=environment.fingerprint,
-        commit=commit,
-        tick=final,
-        progress=progress,
-    )
+    tree = found.tree
+    options = attrs.evolve(options_of(site, source, found, environment), tick=final, progress=progress)
     building, exported = site.building / name, None
     if recycled is not None:
         # Under a name of its own: it may hold files of another user, and then cannot be removed if it is of no use.
@@ -101,6 +112,7 @@ def _recycle(
     try:
         manifest = site.manifest(spare.name)
         site.release_path(spare.name).rename(building)
+        recall(source, spare)
         done = patch_tree(
             source.store, tree, building, manifest, environment.rules, options, paranoid=site.settings.paranoid
         )
@@ -190,13 +202,15 @@ def _move(name: str, at: int, there: int, *, durable: bool) -> None:
         copy_across(name, at, there, durable=durable)
 
 
-def finalize(site: Site, name: str, manifest: Manifest, environment: Environment, *, tag: str, commit: str) -> Manifest:
-    """Write TAG and REVISION for people, and return the manifest of the finished release.
+def finalize(site: Site, name: str, manifest: Manifest, environment: Environment, version: ReleaseVersion) -> Manifest:
+    """Write TAG and REVISION for people, PARTS where there are some, and return the manifest of the finished release.
 
     A file of that name in the tree stays as it is.
     """
     ours = {manifest.paths[at]: at for at, mode in enumerate(manifest.numbers[MODE::WIDTH]) if mode > OURS}
-    files = {"TAG": f"Tag: {tag}\n", REVISION: f"{commit}\n"}
+    files = {"TAG": f"Tag: {version.tag}\n", REVISION: f"{version.commit}\n"}
+    if version.parts:
+        files[PARTS] = "".join(f"{part.repo} {part.ref} {part.commit} {part.path}\n" for part in version.parts)
     rows = ManifestRows.without(manifest, {ours[p] for p in files if p in ours})
     if site.settings.state_files:
         tracked = set(manifest.paths).difference(ours)

@@ -15,15 +15,25 @@ from deploykit.release import answers, build, preflight
 from deploykit.release.environment import Environment
 from deploykit.release.finish import AFTER_SWITCH, CUT_OFF, Finisher
 from deploykit.release.journal import JournalEntry
-from deploykit.release.model import SCRIPTS, DeployResult, Operation, Phase, Release, StepRecord, refused
+from deploykit.release.model import (
+    SCRIPTS,
+    DeployResult,
+    Operation,
+    Phase,
+    Release,
+    ReleaseVersion,
+    StepRecord,
+    refused,
+)
 from deploykit.release.ondisk import damage, find_rollback, is_live
 from deploykit.release.plan import plan_deploy, plan_resume
-from deploykit.release.requests import Allowances, DeployRequest, ReleaseRequest
+from deploykit.release.requests import Allowances, DeployRequest, PartRequest, ReleaseRequest
+from deploykit.release.resolve import resolve_request, version_of
 from deploykit.release.scriptfinder import environment_on_disk
 from deploykit.release.site import Site, release_name
-from deploykit.release.source import ResolvedTree, TreeSource
+from deploykit.release.source import ResolvedTree, TreeSource, as_it_was
 from deploykit.release.state import SiteRecord
-from deploykit.release.steps import Listeners, StepFailed, StepRunner, tag_of, timestamp
+from deploykit.release.steps import Listeners, StepFailed, StepRunner, timestamp
 from deploykit.system.boottime import boot_time
 from deploykit.trees import Manifest, read_link
 from deploykit.trees.writer import Progress
@@ -82,17 +92,16 @@ class Deployer:
             return answer
         live = site.resolved_name()
         try:
-            found = preflight.resolve_commit(source, request.ref, request.commit, request.allow)
-            ref = found.ref or request.ref
-            tag = tag_of(ref, found.commit)
-            if not request.again and is_live(site, state, ref, found.commit):
-                return DeployResult(outcome="success", release=live, detail=f"{tag} is live already")
             here = state.get(site.live_name())
-            preflight.check_not_older(source, here, found.commit, request.allow, settings)
+            found = resolve_request(source, request, here)
+            version = version_of(found, request.ref)
+            if not request.again and is_live(site, state, version):
+                return DeployResult(outcome="success", release=live, detail=f"{version.tag} is live already")
+            preflight.check_not_older(source, here, version, request.allow, settings)
             environment, warning = preflight.check_all(source, found.tree, site, request.allow)
         except DeploykitError as error:
             return refused(error)
-        begun = self._go_on_with_existing(state, request, ref, found.commit)
+        begun = self._go_on_with_existing(state, request, version)
         if begun is not None:
             return begun
         plan = plan_deploy(
@@ -104,12 +113,17 @@ class Deployer:
             scripts=environment.optional_steps(site.settings),
             activate=request.phase != "prepare",
         )
+        try:
+            preflight.check_objects(source, found, site, environment, plan.recycle)
+        except DeploykitError as error:
+            return refused(error)
         entry = JournalEntry(
             operation=self._operation(
-                state, request.phase, release_name(plan.seq, tag, found.commit), ref, found.commit, request
+                state, request.phase, release_name(plan.seq, version.tag, version.commit), version, request
             ),
             seq=plan.seq,
             tree=found.tree,
+            parts=version.parts,
             previous=live,
             link=read_link(site.current_link) or "",
             builds=True,
@@ -117,21 +131,21 @@ class Deployer:
             steps=(StepRecord(name="preflight", outcome="done", seconds=round(time.monotonic() - started, 3)),),
         )
         runner = self._begin(entry, environment)
-        if isinstance(runner, DeployResult):
-            return runner
-        return self._build(runner, source, found, plan.recycle, warning)
+        return self._build(runner, source, found, plan.recycle, warning) if isinstance(runner, StepRunner) else runner
 
     def _go_on_with_existing(
-        self, state: SiteRecord, request: DeployRequest, ref: str, commit: str
+        self, state: SiteRecord, request: DeployRequest, version: ReleaseVersion
     ) -> DeployResult | None:
         """Go on with what is there already: a release a crash cut off for this request, or a prepared one."""
-        parked = answers.parked_release(state, request.request_id, commit)
+        parked = answers.parked_release(state, request.request_id, version)
         if parked is not None:
             resumed = self._resume(state, parked)
             if resumed is not None:
                 return resumed
-        prepared = state.prepared(ref, commit) if request.phase == "deploy" and not request.again else None
-        if prepared is not None and not damage(self._site, prepared.name):
+        prepared = None
+        if request.phase == "deploy" and not request.again:
+            prepared = state.prepared(version.ref, version.commit)
+        if prepared is not None and prepared.version == version and not damage(self._site, prepared.name):
             return self._switch_to("deploy", state, prepared, request)
         return None
 
@@ -145,9 +159,7 @@ class Deployer:
         def export() -> str:
             nonlocal manifest
             acted_on = any(s in environment.scripts for s in ("pre-deploy", "pre-link"))
-            done = build.export(
-                site, source, name, found.tree, found.commit, environment, recycled, self._progress, final=acted_on
-            )
+            done = build.export(site, source, name, found, environment, recycled, self._progress, final=acted_on)
             if acted_on:
                 build.barrier(site, fd)  # what a script acts on must not be gone after a power cut
             manifest = done.manifest
@@ -203,6 +215,7 @@ class Deployer:
             operation=attrs.evolve(known, outcome="", detail="", finished=""),
             seq=release.seq,
             tree=release.tree,
+            parts=release.parts,
             previous=self._site.resolved_name(),
             link=read_link(self._site.current_link) or "",
             builds=True,
@@ -254,7 +267,7 @@ class Deployer:
         fitting = [r for r in state.releases if r.status == "prepared" and request.means(r)]
         if live is not None and request.name and request.means(live):
             newest = all(r.seq < live.seq for r in fitting)
-            if newest and is_live(site, state, live.ref, live.commit):
+            if newest and is_live(site, state, live.version):
                 return DeployResult(outcome="success", release=live.name, detail=f"{live.tag} is live already")
         if not fitting:
             what = f"release {request.name}" if request.name else "a release"
@@ -309,8 +322,9 @@ class Deployer:
             allow=Allowances(moved=True, older=True, drift=True),
             again=True,
             rollout=request.rollout,
+            parts={part.repo: PartRequest(ref=part.ref, commit=part.commit) for part in target.parts},
         )
-        return self.make(source, anew)
+        return self.make(as_it_was(source, target), anew)
 
     def _switch_to(
         self,
@@ -321,11 +335,12 @@ class Deployer:
         *,
         detail: str = "",
     ) -> DeployResult:
-        operation = self._operation(state, phase, target.name, target.ref, target.commit, request)
+        operation = self._operation(state, phase, target.name, target.version, request)
         entry = JournalEntry(
             operation=operation,
             seq=target.seq,
             tree=target.tree,
+            parts=target.parts,
             previous=self._site.resolved_name(),
             link=read_link(self._site.current_link) or "",
         )
@@ -341,16 +356,15 @@ class Deployer:
         state: SiteRecord,
         phase: Phase,
         release: str,
-        ref: str,
-        commit: str,
+        version: ReleaseVersion,
         request: DeployRequest | ReleaseRequest,
     ) -> Operation:
         return Operation(
             number=state.next_operation,
             phase=phase,
             release=release,
-            ref=ref,
-            commit=commit,
+            ref=version.ref,
+            commit=version.commit,
             request=request.request_id,
             requested_by=request.requested_by,
             node=self._node,

@@ -21,11 +21,11 @@ import attrs
 from deploykit.errors import PreflightRefused
 from deploykit.release import answers
 from deploykit.release.finish import Finisher
-from deploykit.release.model import DeployResult, Operation, Release, StepRecord, refused
+from deploykit.release.model import DeployResult, Operation, Release, ReleaseVersion, StepRecord, refused
 from deploykit.release.requests import ReleaseRequest
 from deploykit.release.site import Site
 from deploykit.release.state import SiteRecord, save_steps
-from deploykit.release.steps import Listeners, tag_of, timestamp
+from deploykit.release.steps import Listeners, timestamp
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +57,8 @@ def discard_prepared(
     waiting, why_not = _waiting(state, site.live_name(), request.ref, request.name)
     if why_not is not None:
         return refused(why_not)
-    named = f"{tag_of(request.ref, request.name)} at {request.name[:12]}"
+    version = waiting[-1].version if waiting else ReleaseVersion(ref=request.ref, commit=request.name)
+    named = f"{version.tag} at {version.commit[:12]}"
     if not waiting:
         return DeployResult(outcome="success", detail=f"nothing of {named} is prepared: there is nothing to discard")
     started, begun = timestamp(now()), time.monotonic()

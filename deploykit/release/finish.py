@@ -26,7 +26,7 @@ from deploykit.release.scriptfinder import environment_on_disk
 from deploykit.release.scripts import open_checked
 from deploykit.release.site import Site
 from deploykit.release.state import SiteRecord, save_steps
-from deploykit.release.steps import Listeners, StepFailed, StepRunner, tag_of, timestamp
+from deploykit.release.steps import Listeners, StepFailed, StepRunner, timestamp
 from deploykit.system.boottime import boot_time
 from deploykit.trees import Manifest, read_link, remove_symlink, swap_symlink
 
@@ -62,7 +62,7 @@ class Finisher:
             StepFailed: one of them failed.
         """
         site, name, environment = self._site, runner.operation.release, runner.environment
-        operation, release = runner.operation, site.release_path(name)
+        release = site.release_path(name)
         known = manifest if manifest is not None else site.manifest(name)
 
         def link() -> None:
@@ -70,8 +70,7 @@ class Finisher:
             known = build.link_shared(site, name, known, environment)
 
         def finalize() -> None:
-            tag = tag_of(operation.ref, operation.commit)
-            build.finalize(site, name, known, environment, tag=tag, commit=operation.commit)
+            build.finalize(site, name, known, environment, runner.entry.version)
             for script in filter(None, map(environment.scripts.get, AFTER_SWITCH)):  # refused now, not after the switch
                 os.close(
                     open_checked(release / script, environment.trusted, release, owned=environment.owner is not None)
@@ -256,9 +255,10 @@ class Finisher:
                 seq=entry.seq,
                 name=name,
                 ref=operation.ref,
-                tag=tag_of(operation.ref, operation.commit),
+                tag=entry.version.tag,
                 commit=operation.commit,
                 tree=entry.tree,
+                parts=entry.parts,
                 status=status,
                 present=present,
                 created=now,

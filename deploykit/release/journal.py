@@ -15,8 +15,9 @@ from typing import Any, Final
 import attrs
 
 from deploykit.errors import ReleaseError
-from deploykit.release.model import Operation, StepRecord
+from deploykit.release.model import Operation, ReleasePart, ReleaseVersion, StepRecord
 from deploykit.release.orphans import ScriptProcess
+from deploykit.release.state import read_parts
 from deploykit.system.durable import replace_file, write_all
 
 FORMAT: Final = 1
@@ -29,7 +30,7 @@ class JournalEntry:
     Args:
         operation: what was asked for.
         seq: the number of the release it makes or activates.
-        tree: its tree.
+        tree, parts: its tree, and what that was made from where it is of several repositories.
         previous: the release that was live when it started, or empty.
         link: the target of `current` then, as written; it may have been changed by hand.
         builds: the release is made by this operation; else it was there before.
@@ -43,6 +44,7 @@ class JournalEntry:
     operation: Operation
     seq: int
     tree: str
+    parts: tuple[ReleasePart, ...] = ()
     previous: str = ""
     link: str = ""
     builds: bool = False
@@ -51,6 +53,11 @@ class JournalEntry:
     steps: tuple[StepRecord, ...] = ()
     undoing: str = ""
     process: ScriptProcess | None = None
+
+    @property
+    def version(self) -> ReleaseVersion:
+        """What the release is made from."""
+        return ReleaseVersion(ref=self.operation.ref, commit=self.operation.commit, parts=self.parts)
 
     @property
     def cut_off(self) -> str:
@@ -151,6 +158,7 @@ def read_journal(path: Path) -> JournalEntry | None:
         raise ReleaseError(f"{path} has an unknown format", "start the deploykit version that wrote it once")
     try:
         head["operation"] = Operation(**head["operation"])
+        head["parts"] = read_parts(head)
         entry = JournalEntry(**head)
         for line in lines[1:]:
             entry = _apply(entry, _parse(line, path))

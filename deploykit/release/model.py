@@ -10,7 +10,9 @@ from typing import Final, Literal
 
 import attrs
 
+from deploykit.composition import composition_name
 from deploykit.errors import DeploykitError, PreflightRefused, ReleaseError
+from deploykit.names import ObjectId, RefName, RepoName, short_ref
 from deploykit.settings.site import SCRIPTS as SCRIPTS  # noqa: PLC0414 -- handed on
 from deploykit.system.boottime import BootTime
 
@@ -51,13 +53,51 @@ class StepRecord:
 
 
 @attrs.frozen(kw_only=True, slots=True)
+class ReleasePart:
+    """What one repository contributed to a release.
+
+    Args:
+        path: its subdirectory of the release.
+        ref, commit: what was taken from it.
+    """
+
+    repo: RepoName
+    path: str
+    ref: RefName
+    commit: ObjectId
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class ReleaseVersion:
+    """What a release is made from. Releases of the same version have the same files.
+
+    Args:
+        ref, commit: of its repository. With `parts`, `ref` is empty and `commit` is their id (`composition_id`).
+        parts: of several repositories, in the order of their names.
+    """
+
+    ref: str
+    commit: str
+    parts: tuple[ReleasePart, ...] = ()
+
+    @property
+    def tag(self) -> str:
+        """What people call it: its tag or branch, those of all parts (`v3+v7`), or the start of its commit."""
+        if self.parts:
+            return composition_name({part.repo: part for part in self.parts})
+        return short_ref(RefName(self.ref)) or self.commit[:12]
+
+
+@attrs.frozen(kw_only=True, slots=True)
 class Release:
     """One release of a site.
 
     Args:
         seq: counts up, never reused; the order of releases, whatever the clock says.
         name: its directory below `releases/`.
-        ref, tag, commit, tree: what it was made from; `tag` is the ref as people call it.
+        ref, tag, commit, tree: what it was made from; `tag` is the ref as people call it. With `parts`, `ref` is empty,
+            `tag` has their refs (`v3+v7`) and `commit` is their id (`composition_id`).
+        parts: of several repositories, in the order of their names.
         present: its directory is on disk.
         spare: it is beyond the keep-limit and will become the next release, or one after that.
         pinned: never pruned.
@@ -83,6 +123,12 @@ class Release:
     detail: str = ""
     left: float = 0.0
     left_boot: str = ""
+    parts: tuple[ReleasePart, ...] = ()
+
+    @property
+    def version(self) -> ReleaseVersion:
+        """What it was made from."""
+        return ReleaseVersion(ref=self.ref, commit=self.commit, parts=self.parts)
 
     def rested(self, now: BootTime, grace: float) -> bool:
         """Return whether it has not been live for `grace` seconds, so that readers have had time to leave it."""

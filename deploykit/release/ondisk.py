@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from deploykit.errors import DeploykitError
-from deploykit.release.model import Release
+from deploykit.release.model import Release, ReleaseVersion
 from deploykit.release.plan import RollbackPlan, plan_rollback
 from deploykit.release.preflight import find_drift, last_manifest
 from deploykit.release.site import Site
@@ -45,10 +45,10 @@ def damage(site: Site, name: str, *, edits: bool = False, unfinished: bool = Fal
     return f"{name} is not as it was deployed: {', '.join(sorted(lines)[:_LISTED])}{more}" if lines else ""
 
 
-def is_live(site: Site, state: SiteRecord, ref: str, commit: str) -> bool:
-    """Return whether a release of exactly that ref and commit is live, good, and whole on disk."""
+def is_live(site: Site, state: SiteRecord, version: ReleaseVersion) -> bool:
+    """Return whether a release of exactly that version is live, good, and whole on disk."""
     here = state.get(site.resolved_name())
-    fits = here is not None and (here.ref, here.commit, here.status) == (ref, commit, "good")
+    fits = here is not None and (here.version, here.status) == (version, "good")
     return fits and here is not None and not damage(site, here.name)
 
 

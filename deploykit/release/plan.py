@@ -127,7 +127,8 @@ def plan_rollback(
 
     Args:
         to: a release by name, number, tag or commit; the last good one before the live one when empty.
-        ref: where given, `to` is a whole commit, and only a release of exactly that ref and commit will do.
+        ref: where given, `to` is a whole commit, and only a release of exactly that ref and commit will do. So it is
+            with the whole id of several repositories, which has no ref.
         can_rebuild: there is a mirror to write a release from that is not (whole) on disk.
         broken: releases found on disk that must not go live, each with what is wrong.
     """
@@ -136,7 +137,7 @@ def plan_rollback(
         return RollbackPlan(kind="impossible", target=target, why=problem)
     wrong = broken.get(target.name, "" if target.present else f"{target.name} is no longer on disk")
     if target.name == live and not wrong:
-        kind: Literal["live", "impossible"] = "live" if ref else "impossible"
+        kind: Literal["live", "impossible"] = "live" if _is_exact(state, to, ref) else "impossible"
         return RollbackPlan(kind=kind, target=target, why=f"{target.name} is live already")
     if not wrong:
         newest = target if to else _good_before(state, live, broken)[-1]
@@ -158,8 +159,8 @@ def _rollback_target(
             return None, "no earlier good release is known"
         present = [r for r in good if r.present]
         return (present[-1] if present and not can_rebuild else good[-1]), ""
-    if ref:
-        target, named = _exactly(state, ref, to, broken), f"of {ref} at {to[:12]}"
+    if _is_exact(state, to, ref):
+        target, named = _exactly(state, ref, to, broken), f"of {ref or 'these parts'} at {to[:12]}"
     else:
         target, named = state.find(to), repr(to)
     if target is None:
@@ -167,6 +168,10 @@ def _rollback_target(
     if target.status not in _LIVABLE and target.name != live:
         return target, f"{target.name} was never good: it is marked {target.status}"
     return target, ""
+
+
+def _is_exact(state: SiteRecord, to: str, ref: str) -> bool:
+    return bool(ref) or any(release.parts and release.commit == to for release in state.releases)
 
 
 def _exactly(state: SiteRecord, ref: str, commit: str, broken: Mapping[str, str]) -> Release | None:
@@ -184,11 +189,11 @@ def _good_before(state: SiteRecord, live: str, broken: Mapping[str, str] = _NOTH
     A lost one that was made anew is left out where its successor is live or withdrawn: making it again would not help.
     """
     here = state.get(live)
-    left = {(r.ref, r.commit): r.seq for r in state.releases if r.status == "withdrawn" or r.name == live}
+    left = {r.version: r.seq for r in state.releases if r.status == "withdrawn" or r.name == live}
 
     def due(release: Release) -> bool:
         whole = release.present and release.name not in broken
-        return whole or left.get((release.ref, release.commit), 0) < release.seq
+        return whole or left.get(release.version, 0) < release.seq
 
     good = (r for r in state.releases if r.status == "good" and r.name != live and (here is None or r.seq < here.seq))
     return [r for r in good if due(r)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import os
 from collections.abc import Callable, Iterable
@@ -9,15 +10,17 @@ from typing import Final
 
 import attrs
 
-from deploykit.errors import DeploykitError, InvalidName, PolicyRefused, PreflightRefused, TreeError
+from deploykit.errors import PolicyRefused, PreflightRefused, TreeError
 from deploykit.git.commits import is_ancestor
-from deploykit.names import ObjectId, parse_object_id
+from deploykit.mirror.lfs.needs import check_lfs
+from deploykit.names import ObjectId
+from deploykit.release.build import options_of
 from deploykit.release.environment import Environment, environment_of
-from deploykit.release.model import Release
+from deploykit.release.model import Release, ReleaseVersion
 from deploykit.release.requests import Allowances
 from deploykit.release.scriptfinder import check_safe_to_run, entry_name, scripts_in_tree
 from deploykit.release.site import Site
-from deploykit.release.source import ResolvedTree, TreeSource
+from deploykit.release.source import ResolvedTree, TreeSource, recall
 from deploykit.settings.site import SiteSettings
 from deploykit.trees import Differences, Manifest, TreeRules, compare, list_directory
 
@@ -27,52 +30,33 @@ _SPARE_INODES: Final = 256
 _LISTED: Final = 5
 
 
-def resolve_commit(source: TreeSource, ref: str, commit: str, allow: Allowances) -> ResolvedTree:
-    """Look up what to deploy: the commit that was decided on, never whatever the ref points at by now.
-
-    Raises:
-        PolicyRefused: the ref points at another commit.
-        PreflightRefused: the source holds no such ref or commit.
-    """
-    if commit:
-        try:
-            parse_object_id(commit)
-        except InvalidName as error:
-            raise PreflightRefused(str(error), "give the full commit id") from error
-    try:
-        found = source.resolve(ref)
-    except DeploykitError as error:
-        if not (commit and allow.moved):
-            raise PreflightRefused(error.problem, error.remedy or "fetch the mirror first") from error
-        found = None
-    if found is not None and commit in ("", found.commit):
-        return found
-    if found is not None and not allow.moved:
-        raise PolicyRefused(
-            f"{ref} points at {found.commit[:12]} by now, not at {commit[:12]} that was asked for",
-            "ask for the commit it points at now, or allow a moved ref",
-        )
-    try:
-        return source.resolve(commit)
-    except DeploykitError as error:
-        raise PreflightRefused(error.problem, error.remedy or "fetch the mirror first") from error
-
-
 def check_not_older(
-    source: TreeSource, live: Release | None, commit: ObjectId, allow: Allowances, settings: SiteSettings
+    source: TreeSource, live: Release | None, version: ReleaseVersion, allow: Allowances, settings: SiteSettings
 ) -> None:
     """Refuse a commit that the live one already contains: a replayed old command has no effect.
 
+    Of several repositories each is compared with its own.
+
     Raises:
-        PolicyRefused: it is older.
+        PolicyRefused: it is older, or one of them is.
     """
-    if allow.older or settings.older == "allow" or live is None or live.commit == commit:
+    if allow.older or settings.older == "allow" or live is None:
         return
-    if is_ancestor(source.store, commit, live.commit):
-        raise PolicyRefused(
-            f"{commit[:12]} is older than {live.commit[:12]}, which is live ({live.tag})",
-            "use rollback to go back, or allow older commits",
-        )
+    before, older = _by_repository(live.version), []
+    for repo, new in _by_repository(version).items():
+        old = before.get(repo)
+        if old is not None and old.commit not in ("", new.commit) and is_ancestor(source.store, new.commit, old.commit):
+            which = f"{repo}: " if repo else ""
+            older.append(f"{which}{new.commit[:12]} is older than {old.commit[:12]}, which is live ({old.tag})")
+    if older:
+        raise PolicyRefused("; ".join(older), "use rollback to go back, or allow older commits")
+
+
+def _by_repository(version: ReleaseVersion) -> dict[str, ReleaseVersion]:
+    """Return each repository's own version; one that stands alone has an empty name."""
+    if not version.parts:
+        return {"": version}
+    return {part.repo: ReleaseVersion(ref=part.ref, commit=part.commit) for part in version.parts}
 
 
 def check_shared(source: TreeSource, tree: ObjectId, site: Site, rules: TreeRules) -> None:
@@ -187,6 +171,26 @@ def check_drift(site: Site, live: str, manifest: Manifest, allow: Allowances) ->
     if site.settings.drift == "refuse" and not allow.drift:
         raise PolicyRefused(text, "look at it with `deploykit release verify`; bring the edits into the repository")
     return text
+
+
+def check_objects(
+    source: TreeSource, found: ResolvedTree, site: Site, environment: Environment, recycled: Release | None = None
+) -> None:
+    """Refuse a tree that needs objects of Git LFS that are not there.
+
+    Args:
+        recycled: the release that becomes the new one, if one does: what it has already is not needed.
+
+    Raises:
+        LfsMissing: naming them.
+        TreeError: they are larger than allowed, or the tree cannot be read.
+    """
+    options, manifest = options_of(site, source, found, environment), None
+    if recycled is not None and options.lfs:
+        recall(source, recycled)
+        with contextlib.suppress(TreeError):  # then it is not recycled
+            manifest = site.manifest(recycled.name)
+    check_lfs(source.store, found.tree, environment.rules, options, manifest)
 
 
 def check_all(source: TreeSource, tree: ObjectId, site: Site, allow: Allowances) -> tuple[Environment, str]:

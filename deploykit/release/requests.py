@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
 import attrs
 
+from deploykit.names import RepoName
 from deploykit.release.model import Phase, Release
 from deploykit.release.source import TreeSource
 
@@ -24,10 +29,30 @@ class Allowances:
 
 
 @attrs.frozen(kw_only=True, slots=True)
-class DeployRequest:
-    """A request for a release of a commit.
+class PartRequest:
+    """What is asked of one of a site's repositories.
 
     Args:
+        ref: a tag or branch, in full or short.
+        commit: what it must stand for (full id); what it stands for now when empty.
+    """
+
+    ref: str
+    commit: str = ""
+
+
+Parts = Mapping[RepoName, PartRequest]
+NO_PARTS: Final[Parts] = MappingProxyType({})
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class DeployRequest:
+    """A request for a release of a commit, or of one commit of each of several repositories.
+
+    Args:
+        ref, commit: of a site's one repository. With several, `ref` is empty, and `commit` the id that their parts must
+            come to; any when empty.
+        parts: repository -> what is asked of it; the others stay as they are live.
         request_id: the id of the message that asks, or empty.
         rollout: the id of the rollout that it is part of, or empty.
         again: make a new release although this very commit is live.
@@ -41,6 +66,7 @@ class DeployRequest:
     allow: Allowances
     again: bool = False
     rollout: str = ""
+    parts: Parts = NO_PARTS
 
 
 @attrs.frozen(kw_only=True, slots=True)

@@ -15,6 +15,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Final, TypedDict, Unpack
 
 import attrs
 
@@ -24,11 +25,12 @@ from deploykit.release import preflight
 from deploykit.release.deploy import Deployer
 from deploykit.release.discard import discard_prepared
 from deploykit.release.finish import AFTER_SWITCH, Finisher
-from deploykit.release.model import DeployResult, Release, refused
+from deploykit.release.model import DeployResult, Phase, Release, refused
 from deploykit.release.ondisk import find_rollback
 from deploykit.release.plan import RollbackPlan, plan_rollback
 from deploykit.release.preview import Preview, preview
-from deploykit.release.requests import Allowances, DeployRequest, ReleaseRequest
+from deploykit.release.requests import NO_PARTS, Allowances, DeployRequest, Parts, ReleaseRequest
+from deploykit.release.resolve import resolve_request
 from deploykit.release.scriptfinder import environment_on_disk
 from deploykit.release.scripts import OnOutput
 from deploykit.release.site import Site
@@ -38,6 +40,17 @@ from deploykit.trees import Differences
 from deploykit.trees.writer import Progress
 
 _log = logging.getLogger(__name__)
+
+
+class _Origin(TypedDict):
+    """Where an operation comes from, for the site's records."""
+
+    request_id: str
+    requested_by: str
+    rollout: str
+
+
+_NOBODY: Final = _Origin(request_id="", requested_by="", rollout="")
 
 
 class Runner:
@@ -130,9 +143,10 @@ class Runner:
     def deploy(
         self,
         source: TreeSource,
-        ref: RefName | str,
+        ref: RefName | str = "",
         commit: ObjectId | str = "",
         *,
+        parts: Parts = NO_PARTS,
         request: str = "",
         requested_by: str = "",
         rollout: str = "",
@@ -142,8 +156,10 @@ class Runner:
         """Make a release of `commit`, which `ref` points at, and put it live.
 
         Args:
-            source: a mirror, or any repository.
+            source: a mirror, or any repository; a `PartSource` where there are several.
             commit: what was decided on; what `ref` points at now when empty.
+            parts: with several repositories what is asked of each, and no `ref`; the others stay as they are live.
+                `commit` is then the id that all parts must come to (`composition_id`), where one is given.
             request: the id of the message that asks; one that was carried out is answered, not repeated.
             again: make a new release although this very commit is live already.
 
@@ -151,48 +167,32 @@ class Runner:
             LockBusy: another operation still ran after `lock_wait`.
             ReleaseError: the site's own records cannot be read.
         """
-        deploy_request = DeployRequest(
-            phase="deploy",
-            ref=str(ref),
-            commit=str(commit),
-            request_id=request,
-            requested_by=requested_by,
-            rollout=rollout,
-            allow=allow or Allowances(),
-            again=again,
-        )
-        return self._make(source, deploy_request)
+        origin = _Origin(request_id=request, requested_by=requested_by, rollout=rollout)
+        return self._make(source, _wanted("deploy", ref, commit, parts, allow, again, **origin))
 
     def prepare(
         self,
         source: TreeSource,
-        ref: RefName | str,
+        ref: RefName | str = "",
         commit: ObjectId | str = "",
         *,
+        parts: Parts = NO_PARTS,
         request: str = "",
         requested_by: str = "",
         rollout: str = "",
         allow: Allowances | None = None,
     ) -> DeployResult:
         """Do all of a deploy but the switch: the release is whole and waits for `activate`. See `deploy`."""
-        deploy_request = DeployRequest(
-            phase="prepare",
-            ref=str(ref),
-            commit=str(commit),
-            request_id=request,
-            requested_by=requested_by,
-            rollout=rollout,
-            allow=allow or Allowances(),
-            again=True,
-        )
-        return self._make(source, deploy_request)
+        origin = _Origin(request_id=request, requested_by=requested_by, rollout=rollout)
+        return self._make(source, _wanted("prepare", ref, commit, parts, allow, True, **origin))
 
     def preview(
         self,
         source: TreeSource,
-        ref: RefName | str,
+        ref: RefName | str = "",
         commit: ObjectId | str = "",
         *,
+        parts: Parts = NO_PARTS,
         allow: Allowances | None = None,
         again: bool = False,
         activate: bool = True,
@@ -205,8 +205,8 @@ class Runner:
         Raises:
             DeploykitError: what the deploy would be refused for.
         """
-        allowed = allow or Allowances()
-        return preview(self.site, source, str(ref), str(commit), allowed, again=again, activate=activate)
+        phase: Phase = "deploy" if activate else "prepare"
+        return preview(self.site, source, _wanted(phase, ref, commit, parts, allow, again, **_NOBODY))
 
     def activate(
         self,
@@ -226,16 +226,9 @@ class Runner:
             ref: where given, `release` is a whole commit, and only a release of exactly that ref and commit will do.
             source: where to write it from should it not be whole on disk any more.
         """
-        release_request = ReleaseRequest(
-            name=release,
-            ref=str(ref),
-            source=source,
-            request_id=request,
-            requested_by=requested_by,
-            rollout=rollout,
-            allow=allow or Allowances(),
-        )
-        return self._locked(lambda deployer: deployer.activate(release_request), new=False)
+        origin = _Origin(request_id=request, requested_by=requested_by, rollout=rollout)
+        wanted = ReleaseRequest(name=release, ref=str(ref), source=source, allow=allow or Allowances(), **origin)
+        return self._locked(lambda deployer: deployer.activate(wanted), new=False)
 
     def rollback(
         self,
@@ -256,16 +249,9 @@ class Runner:
             source: where to write a release from that is not whole on disk any more.
             allow: with `drift`, a release that was edited by hand will do as it is.
         """
-        release_request = ReleaseRequest(
-            name=to,
-            ref=str(ref),
-            source=source,
-            request_id=request,
-            requested_by=requested_by,
-            rollout=rollout,
-            allow=allow or Allowances(),
-        )
-        return self._locked(lambda deployer: deployer.rollback(release_request), new=False)
+        origin = _Origin(request_id=request, requested_by=requested_by, rollout=rollout)
+        wanted = ReleaseRequest(name=to, ref=str(ref), source=source, allow=allow or Allowances(), **origin)
+        return self._locked(lambda deployer: deployer.rollback(wanted), new=False)
 
     def discard(
         self,
@@ -280,15 +266,8 @@ class Runner:
 
         Where none waits, that is a success, and `detail` says so. What is live, or was good, is refused.
         """
-        wanted = ReleaseRequest(
-            name=str(commit),
-            ref=str(ref),
-            source=None,
-            request_id=request,
-            requested_by=requested_by,
-            rollout=rollout,
-            allow=Allowances(),
-        )
+        origin = _Origin(request_id=request, requested_by=requested_by, rollout=rollout)
+        wanted = ReleaseRequest(name=str(commit), ref=str(ref), source=None, allow=Allowances(), **origin)
         if not self.site.exists():
             return DeployResult(outcome="success", detail=f"nothing was ever deployed to {self.site.path}", seen=True)
         return self._locked_finisher(
@@ -337,8 +316,9 @@ class Runner:
     def _make(self, source: TreeSource, request: DeployRequest) -> DeployResult:
         if not self.site.exists():
             try:  # not even the site's own directories are made for what will be refused
-                found = preflight.resolve_commit(source, request.ref, request.commit, request.allow)
-                preflight.check_all(source, found.tree, self.site, request.allow)
+                found = resolve_request(source, request, None)
+                environment, _ = preflight.check_all(source, found.tree, self.site, request.allow)
+                preflight.check_objects(source, found, self.site, environment)
             except DeploykitError as error:
                 return self.with_site_state(refused(error))
         return self._locked(lambda deployer: deployer.make(source, request))
@@ -354,7 +334,8 @@ class Runner:
                     self.site.require()
                 self.site.set_up()
                 stack.enter_context(self.site.locked())
-            except PreflightRefused as error:
+                self.site.check_adopted()
+            except (PreflightRefused, ReleaseError) as error:
                 return self.with_site_state(refused(error))
             finisher = self._finisher()
             stack.callback(finisher.journal.close)
@@ -395,3 +376,23 @@ class Runner:
 
     def _deployer(self, finisher: Finisher) -> Deployer:
         return Deployer(self.site, finisher, self._listeners, self._progress, self._node, self._now)
+
+
+def _wanted(
+    phase: Phase,
+    ref: str,
+    commit: str,
+    parts: Parts,
+    allow: Allowances | None,
+    again: bool,
+    **origin: Unpack[_Origin],
+) -> DeployRequest:
+    return DeployRequest(
+        phase=phase,
+        ref=str(ref),
+        commit=str(commit),
+        parts=parts,
+        allow=allow or Allowances(),
+        again=again,
+        **origin,
+    )

@@ -21,6 +21,7 @@ from typing import Final
 
 from deploykit.errors import PreflightRefused
 from deploykit.names import path_component
+from deploykit.release.adoption import Adoption, read_adoption
 from deploykit.release.model import Operation, Release, StepRecord
 from deploykit.release.state import SiteRecord, load_state, load_steps, save_state
 from deploykit.settings.site import SiteSettings
@@ -52,6 +53,7 @@ class Site:
         self.private = self.path / ".deploykit"
         self.state_file = self.private / "state.json"
         self.journal_file = self.private / "journal"
+        self.adoption_file = self.private / "adoption.json"
         self.building = self.private / "building"
         self.trash = self.private / "trash"
 
@@ -80,6 +82,18 @@ class Site:
         """
         if not self.exists():
             raise PreflightRefused(f"there is no site at {self.path}", "check the path; the first deploy makes a site")
+
+    def adoption(self) -> Adoption | None:
+        """Read the record of how the site came to be, where it adopted a live directory.
+
+        Raises:
+            ReleaseError: it is damaged.
+        """
+        try:
+            content = self.adoption_file.read_bytes()
+        except FileNotFoundError:
+            return None
+        return read_adoption(content, self.adoption_file)
 
     def recorded(self) -> SiteRecord:
         """Read the releases and operations as recorded, without a look at the directories."""
@@ -164,15 +178,19 @@ class Site:
         """Replace the state."""
         save_state(self.state_file, state, durable=self.settings.durable)
 
-    def set_up(self) -> None:
+    def set_up(self, *, adopting: bool = False) -> None:
         """Make the directories that are missing, and refuse a site that cannot be safe.
+
+        Args:
+            adopting: `current` may be a real directory, which is to become a release.
 
         Raises:
             PreflightRefused: something is in the way, foreign, or cannot be made; nothing else was touched.
         """
         try:
             self.check_place()
-            check_link(self.current_link)
+            if not adopting:
+                check_link(self.current_link)
             if self.shared_dir.is_symlink():
                 os.close(self.open_shared())
             self.path.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -270,6 +288,21 @@ class Site:
                 raise PreflightRefused(
                     f"{directory} is on another file system than {self.path}", "a release is put in place by a rename"
                 )
+
+    def check_adopted(self) -> None:
+        """Refuse a site that is not one yet, because the adoption of a live directory was cut off. Under the lock.
+
+        Raises:
+            PreflightRefused: it is to be ended or undone first: a deploy would remove what is live.
+        """
+        if self.exists():
+            return
+        unfinished = self.adoption()
+        if unfinished is not None:
+            raise PreflightRefused(
+                f"the adoption of {unfinished.place} was cut off",
+                f"go on with it: deploykit release adopt {unfinished.place} --site {self.path}; or --undo",
+            )
 
     @contextmanager
     def locked(self, wait: float | None = None, *, clock: Callable[[], float] = time.monotonic) -> Iterator[None]:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any, Final, get_args
 
 import attrs
 
-from deploykit.errors import ReleaseError
-from deploykit.release.model import Operation, Release, Status, StepRecord
+from deploykit.errors import InvalidName, ReleaseError
+from deploykit.names import parse_object_id, parse_ref_name, parse_repo_name
+from deploykit.release.model import Operation, Release, ReleasePart, Status, StepRecord
 from deploykit.system.boottime import BootTime
 from deploykit.system.durable import replace_file
 
@@ -55,11 +56,11 @@ class SiteRecord:
         return next((r for r in reversed(self.of(ref, commit)) if r.present and r.status == "prepared"), None)
 
     def without_twins(self, live: str) -> SiteRecord:
-        """Return it without other releases of the live one's ref and commit: a rollback to them changes nothing."""
+        """Return it without other releases of the live one's version: a rollback to them changes nothing."""
         here = self.get(live)
         if here is None:
             return self
-        kept = (r for r in self.releases if r is here or (r.ref, r.commit) != (here.ref, here.commit))
+        kept = (r for r in self.releases if r is here or r.version != here.version)
         return attrs.evolve(self, releases=tuple(kept))
 
     def waiting(self, text: str = "") -> Release | None:
@@ -162,6 +163,27 @@ def save_state(path: Path, state: SiteRecord, *, durable: bool = True) -> None:
     _write(path, {"format": FORMAT, **attrs.asdict(state.trimmed())}, durable)
 
 
+def read_parts(data: Mapping[str, Any]) -> tuple[ReleasePart, ...]:
+    """Return the parts in the record of a release; none where it is of one repository.
+
+    Raises:
+        KeyError, TypeError: they are damaged.
+    """
+
+    def part(entry: Mapping[str, Any]) -> ReleasePart:
+        try:
+            return ReleasePart(
+                repo=parse_repo_name(entry["repo"]),
+                path=str(entry["path"]),
+                ref=parse_ref_name(entry["ref"]),
+                commit=parse_object_id(entry["commit"]),
+            )
+        except InvalidName as error:
+            raise TypeError(error.problem) from None
+
+    return tuple(map(part, data.get("parts", ())))
+
+
 def load_steps(path: Path) -> tuple[StepRecord, ...]:
     """Read what the steps of one operation printed; empty where it is gone."""
     try:
@@ -181,7 +203,7 @@ def save_steps(path: Path, operation: Operation, steps: tuple[StepRecord, ...], 
 
 
 def _release(data: dict[str, Any]) -> Release:
-    release = Release(**data)
+    release = Release(**data | {"parts": read_parts(data)})
     if release.status not in get_args(Status):
         raise TypeError(f"unknown status {release.status!r}")
     return release

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import secrets
 import time
@@ -141,16 +142,15 @@ class StepRunner:
         release = self.site.release_path(name)
         about = self.site.state().get(name)
         operation = self.operation
-        ref, commit = (operation.ref, operation.commit)
+        version = self.entry.version
         if about is not None and name != operation.release:
-            ref, commit = about.ref, about.commit
-        tag = tag_of(ref, commit)
+            version = about.version
         variables = dict(settings.environment) | {
             "DEPLOYKIT_SITE": self.site.name,
             "DEPLOYKIT_SITE_DIR": str(self.site.path),
-            "DEPLOYKIT_TAG": tag,
-            "DEPLOYKIT_REF": ref,
-            "DEPLOYKIT_COMMIT": commit,
+            "DEPLOYKIT_TAG": version.tag,
+            "DEPLOYKIT_REF": version.ref,
+            "DEPLOYKIT_COMMIT": version.commit,
             "DEPLOYKIT_RELEASE": str(release),
             "DEPLOYKIT_PREVIOUS": str(self.site.release_path(previous)) if previous else "",
             "DEPLOYKIT_SHARED": str(self.site.shared_dir),
@@ -159,12 +159,14 @@ class StepRunner:
             "DEPLOYKIT_STEP": step,
             MARK: mark,
         }
+        if version.parts:
+            variables["DEPLOYKIT_PARTS"] = json.dumps([attrs.asdict(part) for part in version.parts])
         if rollback:
             variables["DEPLOYKIT_ROLLBACK"] = "1"
         return Script(
             step=step,
             path=release / file,
-            arguments=("-t", tag),
+            arguments=("-t", version.tag),
             directory=release,
             environment=clean_environment(self.environment.identity, variables),
             timeout=settings.timeouts.get(step, settings.script_timeout),
@@ -186,14 +188,6 @@ class StepRunner:
         except OSError as error:
             # A full disk: the step then counts as cut off after a crash, which is the safe side.
             _log.warning("could not note the end of %s: %s", record.name, error)
-
-
-def tag_of(ref: str, commit: str) -> str:
-    """Return what people call a release: the tag or branch without its namespace, or the start of the commit."""
-    for prefix in ("refs/heads/", "refs/tags/"):
-        if ref.startswith(prefix):
-            return ref[len(prefix) :]
-    return ref or commit[:12]
 
 
 def timestamp(now: datetime | None = None) -> str:

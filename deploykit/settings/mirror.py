@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 import attrs
 
 from deploykit.settings.credentials import hide_credentials
-from deploykit.settings.problems import below
+from deploykit.settings.problems import below, not_a_time, too_small
 from deploykit.settings.tree import TreeSettings
 
 CheckoutMode = Literal["normal", "trusting", "branch", "puppetmaster", "tags", "atomic", "dangerous"]
@@ -38,6 +39,10 @@ class MirrorSettings:
         allowed_signers: OpenSSH's file of that name.
         max_pack_bytes, max_object_bytes, max_listing_bytes: what an origin may send at most.
         min_free_bytes, min_free_inodes: a fetch does not start, and stops, when the disk has less.
+        lfs: fetch the objects of Git LFS that the branches and tags need, too.
+        lfs_url: of their server; the origin's URL with `/info/lfs` when empty. Needed where the origin is not `https`.
+        lfs_max_object_bytes, lfs_max_bytes: the largest object that is fetched, and what all of a mirror may take.
+        lfs_deadline: seconds for the objects of one fetch, after its refs have moved.
         repack_after: number of packs from which upkeep joins them (with the git program); 0: never.
     """
 
@@ -61,13 +66,26 @@ class MirrorSettings:
     max_listing_bytes: int = 256 << 20
     min_free_bytes: int = 64 << 20
     min_free_inodes: int = 200
+    lfs: bool = False
+    lfs_url: str = attrs.field(default="", repr=hide_credentials)
+    lfs_max_object_bytes: int = 4 << 30
+    lfs_max_bytes: int = 32 << 30
+    lfs_deadline: float = 3600.0
     repack_after: int = 50
 
     def problems(self) -> tuple[str, ...]:
         """Return what is wrong, one line each; empty when all is well."""
+        return tuple(self._problems())
+
+    def _problems(self) -> Iterator[str]:
         if self.signed and self.allowed_signers is None:
-            return ("signed: needs allowed_signers, or each of these refs is refused",)
-        return ()
+            yield "signed: needs allowed_signers, or each of these refs is refused"
+        yield from too_small(self, {"lfs_max_object_bytes": 1, "lfs_max_bytes": 1})
+        yield from not_a_time(self, ("lfs_deadline",))
+        if self.lfs_url and not self.lfs:
+            yield "lfs_url: has no effect without lfs = true"
+        if self.lfs_url and (problem := _lfs_url_problem(self.lfs_url, allow_http=self.allow_http)):
+            yield f"lfs_url: {problem}"
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -123,5 +141,24 @@ class RepositorySettings:
 
     def _problems(self) -> Iterator[str]:
         yield from below("mirror", self.mirror.problems())
+        if self.mirror.lfs and not self.mirror.lfs_url and not self.url.startswith(("https://", "http://")):
+            yield "mirror.lfs_url: expected the address of the LFS server; the origin's own is not https"
         for at, checkout in enumerate(self.checkouts):
             yield from below(f"checkouts[{at}]", checkout.problems())
+
+
+def _lfs_url_problem(url: str, *, allow_http: bool) -> str:
+    """Return what is wrong with the URL of an LFS server; empty when all is well."""
+    try:
+        parts = urlsplit(url)
+        nowhere = parts.scheme not in ("https", "http") or not parts.hostname or parts.port == 0
+    except ValueError:
+        return "not a URL"
+    checks = (
+        (nowhere, "expected https://HOST/PATH"),
+        ("@" in parts.netloc, "holds a login (use credentials_file)"),
+        (not url.isascii() or not url.isprintable() or " " in url or "\\" in url, "holds what no URL has"),
+        (bool(parts.query or parts.fragment), "expected neither ? nor #"),
+        (parts.scheme == "http" and not allow_http, "http sends everything in clear (use https, or set allow_http)"),
+    )
+    return next((problem for wrong, problem in checks if wrong), "")

@@ -13,6 +13,7 @@ from deploykit.settings.access import AccessSettings
 from deploykit.settings.audit import AuditSettings
 from deploykit.settings.builds import BuildsSettings
 from deploykit.settings.bus import BusSettings
+from deploykit.settings.credentials import hide_credentials
 from deploykit.settings.facts import FactsSettings
 from deploykit.settings.jenkins import JenkinsSettings
 from deploykit.settings.keepalive import KeepaliveSettings
@@ -37,6 +38,8 @@ class Settings:
     Args:
         rollouts: where rollouts that begin on this machine keep their journals and locks; by default `rollouts` in
             `state`.
+        submodules: address of a submodule -> the repository that stands for it. An address that is the `url` of a
+            repository needs no entry. Compared without login, `.git` and `/` at the end; never connected to.
         reconcile_every: seconds between two comparisons of a mirror with its origin, at most.
         fetch_spread: a fetch starts after a random part of so many seconds, so that a thousand nodes that receive the
             same message do not fetch in the same instant; 0 for a few nodes that should be quick.
@@ -60,6 +63,7 @@ class Settings:
     log: LogSettings = attrs.field(factory=LogSettings)
     service: ServiceSettings = attrs.field(factory=ServiceSettings)
     repositories: Mapping[RepoName, RepositorySettings] = attrs.field(factory=dict)
+    submodules: Mapping[str, RepoName] = attrs.field(factory=dict, repr=False)
     sites: Mapping[SiteName, NodeSiteSettings] = attrs.field(factory=dict)
     jenkins: JenkinsSettings = attrs.field(factory=JenkinsSettings)
     web: WebSettings = attrs.field(factory=WebSettings)
@@ -85,9 +89,14 @@ class Settings:
         return self.rollouts if self.rollouts is not None else self.state / "rollouts"
 
     @property
-    def site_repos(self) -> Mapping[SiteName, RepoName]:
-        """The repository of each site."""
-        return {name: site.repo for name, site in self.sites.items()}
+    def submodule_repos(self) -> Mapping[str, RepoName]:
+        """Which repository stands for which address of a submodule."""
+        return {chosen.url: repo for repo, chosen in self.repositories.items()} | dict(self.submodules)
+
+    @property
+    def site_repos(self) -> Mapping[SiteName, tuple[RepoName, ...]]:
+        """The repositories of each site."""
+        return {name: site.repos for name, site in self.sites.items()}
 
     def problems(self) -> tuple[str, ...]:
         """Return what is wrong, each line with its full path; empty when all is well.
@@ -114,6 +123,9 @@ class Settings:
         yield from below("via", self.via.problems())
         yield from below("packages", self.packages.problems())
         yield from below("keepalive", self.keepalive.problems())
+        for url, repo in self.submodules.items():
+            if repo not in self.repositories:
+                yield f"submodules.{hide_credentials(url)!r}: {repo!r} is not in [repositories]"
         for repo, repository in self.repositories.items():
             yield from below(f"repositories.{repo}", repository.problems())
         for name, site in self.sites.items():

@@ -12,6 +12,7 @@ import attrs
 
 from deploykit.names import RepoName
 from deploykit.settings.credentials import hide_credentials
+from deploykit.settings.partplaces import place_problems
 from deploykit.settings.problems import below
 from deploykit.settings.tree import TreeSettings
 from deploykit.system.users import AS_OWNER
@@ -21,6 +22,8 @@ SCRIPTS: Final = ("pre-deploy", "pre-link", "post-deploy", "health-check")
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _NO_TIMES: Mapping[str, float] = MappingProxyType({})
 _NO_ANSWERS: Mapping[str, Literal["again", "skip", "stop"]] = MappingProxyType({})
+_NO_JOBS: Mapping[RepoName, tuple[str, ...]] = MappingProxyType({})
+_NO_PARTS: Mapping[RepoName, str] = MappingProxyType({})
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -108,19 +111,24 @@ class NodeSiteSettings:
 
     Args:
         path: its directory.
-        repo: the repository that its releases are made from.
+        repo: the repository that its releases are made from. None where there are `parts`.
+        parts: the repositories that its releases are made from, each with its subdirectory of a release (`vendor/ui`).
+            None of those is inside another one.
         release: how they are made.
         require_build: jobs, named as the build server names them (`folder/job`). A commit goes live only when the
-            newest known build of it succeeded in each of these jobs.
+            newest known build of it succeeded in each of these jobs. With `parts` so does each repository's commit.
+        require_build_of: the jobs of single repositories of `parts`, in place of those.
         require: `person`: a release goes live only under a mandate (`RolloutApproved`) that people signed by keys that
             show presence: security keys or passkeys.
         signatures: how many different people must sign the mandate; with 1 and no `require` none is needed.
     """
 
     path: Path
-    repo: RepoName
+    repo: RepoName | None = None
+    parts: Mapping[RepoName, str] = _NO_PARTS
     release: SiteSettings = attrs.field(factory=SiteSettings)
     require_build: tuple[str, ...] = ()
+    require_build_of: Mapping[RepoName, tuple[str, ...]] = _NO_JOBS
     require: Literal["", "person"] = ""
     signatures: int = attrs.field(default=1, validator=(attrs.validators.ge(1), attrs.validators.le(4)))
 
@@ -129,15 +137,44 @@ class NodeSiteSettings:
         """Whether commands must lie inside a mandate."""
         return self.require == "person" or self.signatures > 1
 
+    @property
+    def repos(self) -> tuple[RepoName, ...]:
+        """The repositories that its releases are made from, in the order of their names."""
+        return (self.repo,) if self.repo is not None else tuple(sorted(self.parts))
+
+    def jobs_of(self, repo: RepoName) -> tuple[str, ...]:
+        """Return the jobs that must have built a commit of one of its repositories."""
+        return self.require_build_of.get(repo, self.require_build)
+
+    @property
+    def gated(self) -> bool:
+        """Whether commits of any of its repositories must have been built."""
+        return any(map(self.jobs_of, self.repos))
+
     def problems(self) -> tuple[str, ...]:
         """Return what is wrong, one line each; empty when all is well."""
         found = () if self.path.is_absolute() else (f"path: expected an absolute path, not {str(self.path)!r}",)
-        return (*found, *self._jobs(), *below("release", self.release.problems()))
+        return (*found, *self._sources(), *self._jobs(), *below("release", self.release.problems()))
+
+    def _sources(self) -> Iterator[str]:
+        if self.repo is None and not self.parts:
+            yield "repo: expected the repository of the site, or parts for several"
+        if self.repo is not None and self.parts:
+            yield "repo: not beside parts, which name all repositories of the site"
+        yield from below("parts", place_problems(self.parts, self.release.shared))
+        if self.parts and self.release.subdirectory:
+            yield "release.subdirectory: not with parts, whose subdirectories are those of the release"
 
     def _jobs(self) -> Iterator[str]:
-        for at, job in enumerate(self.require_build):
-            if not job or job != job.strip() or not job.isprintable() or "  " in job:
-                yield f"require_build[{at}]: expected the name of a job, as the build server has it, not {job!a}"
+        named = {"require_build": self.require_build}
+        for repo, jobs in self.require_build_of.items():
+            named[f"require_build_of.{repo}"] = jobs
+            if repo not in self.parts:
+                yield f"require_build_of: {repo!r} is not in parts"
+        for where, jobs in named.items():
+            for at, job in enumerate(jobs):
+                if not job or job != job.strip() or not job.isprintable() or "  " in job:
+                    yield f"{where}[{at}]: expected the name of a job, as the build server has it, not {job!a}"
 
 
 def is_web_address(url: str) -> bool:

@@ -13,7 +13,9 @@ class TreeSettings:
 
     Args:
         symlinks: `inside` refuses a link that leaves the tree, `any` writes it, `refuse` allows none.
-        submodules: `refuse`, or `skip`: an empty directory in its place.
+        submodules: `refuse`; `skip`: an empty directory in its place; `mirror`: written from the mirror of a repository
+            in the settings that has its address, or that `[submodules]` names for it.
+        submodule_depth: with `mirror`, how many submodules may be inside each other.
         raw_attributes: which of `filter`, `eol`, `ident`, `working-tree-encoding` may be ignored.
         max_entries, max_bytes: what a tree may hold at most.
         umask: bits taken from the modes of what is written; the process's own when absent.
@@ -22,7 +24,8 @@ class TreeSettings:
     """
 
     symlinks: Literal["inside", "any", "refuse"] = "inside"
-    submodules: Literal["refuse", "skip"] = "refuse"
+    submodules: Literal["refuse", "skip", "mirror"] = "refuse"
+    submodule_depth: int = 4
     raw_attributes: tuple[Literal["filter", "eol", "ident", "working-tree-encoding"], ...] = ()
     max_entries: int = 250_000
     max_bytes: int = 8 << 30
@@ -32,6 +35,9 @@ class TreeSettings:
 
     def problems(self) -> tuple[str, ...]:
         """Return what is wrong, one line each; empty when all is well."""
+        found = []
         if self.umask is not None and not 0 <= self.umask <= 0o777:
-            return (f"umask: expected 0 to 0o777, not {self.umask:#o}",)
-        return ()
+            found.append(f"umask: expected 0 to 0o777, not {self.umask:#o}")
+        if not 1 <= self.submodule_depth <= 16:
+            found.append(f"submodule_depth: expected 1 to 16, not {self.submodule_depth}")
+        return tuple(found)

@@ -21,10 +21,12 @@ from deploykit import names
 from deploykit.errors import DeploykitError
 from deploykit.messages import BY_TYPE, Message, Unknown
 from deploykit.messages.base import Base64, Count, Identifier, PasswordHash, Reference, Seconds, UserName
+from deploykit.messages.site import id_of
 from deploykit.wire import field_types
 from deploykit.wire.field_types import FieldType, Leaf, ListOf, Maybe, RecordType
 
 M = TypeVar("M", bound=Message)
+T = TypeVar("T")
 
 #: Texts that have broken programs before: terminals, shells, STOMP frames, paths, formats, combined characters.
 NAUGHTY: Final = (
@@ -129,7 +131,15 @@ _OWN: Final = frozenset(
 
 def records(cls: type[M]) -> st.SearchStrategy[M]:
     """Messages of one class, with every field drawn."""
-    return st.builds(cls, **_arguments(cls), **_envelope())
+    return st.builds(_versioned, st.just(cls), st.fixed_dictionaries({**_arguments(cls), **_envelope()}))
+
+
+def _versioned(cls: type[T], arguments: dict[str, Any]) -> T:
+    """Return a record; with parts, ref and commit are what they must be beside them."""
+    if parts := arguments.get("parts"):
+        sorted_parts = tuple(sorted({part.repo: part for part in parts}.values(), key=lambda part: str(part.repo)))
+        arguments = arguments | {"ref": None, "commit": id_of(sorted_parts), "parts": sorted_parts}
+    return cls(**arguments)
 
 
 def unknowns() -> st.SearchStrategy[Unknown]:
@@ -178,7 +188,7 @@ def _by_type(kind: FieldType) -> st.SearchStrategy[Any]:
         case Maybe(item=item):
             return st.none() | _by_type(item)
         case RecordType(cls=cls):
-            return st.builds(cls, **_arguments(cls))
+            return st.builds(_versioned, st.just(cls), st.fixed_dictionaries(_arguments(cls)))
 
 
 def _leaf(leaf: Leaf) -> st.SearchStrategy[Any]:

@@ -5,6 +5,7 @@ Rules:
 * They are read from the tree itself, as `git archive` does.
 * Precedence is git's: a deeper file before a higher one, a later line before an earlier one.
 * Macros (`[attr]name`) count only in the root.
+* A repository inside another one has attributes of its own: none of the outer one's count in it.
 * A pattern that could take exponential time to match is refused.
 """
 
@@ -21,6 +22,7 @@ from deploykit.errors import TreeError
 from deploykit.trees.names import shown
 
 Value = bytes | bool | None
+_Macros = dict[bytes, "tuple[tuple[bytes, Value], ...]"]
 
 _MAX_LINE: Final = 2048  # git ignores longer ones
 _MAX_FILE: Final = 10 * 1024 * 1024
@@ -51,10 +53,13 @@ class TreeAttributes:
 
     Args:
         files: (directory, content) of each `.gitattributes`, the root's directory being empty.
+        roots: the roots of other repositories inside this tree.
     """
 
-    def __init__(self, files: Iterable[tuple[bytes, bytes]]) -> None:
-        self._macros: dict[bytes, tuple[tuple[bytes, Value], ...]] = {b"binary": _BINARY[::-1]}
+    def __init__(self, files: Iterable[tuple[bytes, bytes]], roots: frozenset[bytes] = frozenset()) -> None:
+        self._roots = roots | {b""}
+        binary: _Macros = {b"binary": _BINARY[::-1]}
+        self._macros: dict[bytes, _Macros] = {root: dict(binary) for root in self._roots}
         self._rules: dict[bytes, list[_Rule]] = {}
         for directory, content in sorted(files):
             if len(content) <= _MAX_FILE:
@@ -64,23 +69,32 @@ class TreeAttributes:
         """Return whether any attribute that this package acts on is assigned anywhere."""
         relevant = _RELEVANT | _EXPORT if export else _RELEVANT
         rules = (rule.assignments for rules in self._rules.values() for rule in rules)
-        return any(name in relevant for given in (*rules, *self._macros.values()) for name, _ in given)
+        macros = (given for known in self._macros.values() for given in known.values())
+        return any(name in relevant for given in (*rules, *macros) for name, _ in given)
 
     def of(self, path: bytes, *, directory: bool = False) -> dict[bytes, Value]:
         """Return the attributes of a path relative to the root; those unspecified are absent."""
         decided: dict[bytes, Value] = {}
-        for base in _bases(path):
+        bases = list(self._bases(path))
+        macros = self._macros[bases[-1]] if bases else {}
+        for base in bases:
             for rule in reversed(self._rules.get(base, ())):
                 if rule.matches(path, directory=directory):
-                    self._decide(decided, rule.assignments)
+                    _decide(decided, rule.assignments, macros)
         return {name: value for name, value in decided.items() if value is not None}
 
-    def _decide(self, decided: dict[bytes, Value], assignments: tuple[tuple[bytes, Value], ...]) -> None:
-        for name, value in assignments:
-            if name not in decided:
-                decided[name] = value
-                if value is True and name in self._macros:
-                    self._decide(decided, self._macros[name])
+    def root_of(self, path: bytes) -> bytes:
+        """Return the root of the repository that a file is of."""
+        return list(self._bases(path))[-1]
+
+    def _bases(self, path: bytes) -> Iterable[bytes]:
+        """Yield the directories whose `.gitattributes` apply to a path, deepest first; the last is its repository's."""
+        base = path
+        while base:
+            base = base.rpartition(b"/")[0]
+            yield base
+            if base in self._roots:
+                return
 
     def _parse(self, base: bytes, content: bytes) -> list[_Rule]:
         rules: list[_Rule] = []
@@ -91,8 +105,8 @@ class TreeAttributes:
             pattern, rest = _split(line)
             assignments = tuple(_assignment(word) for word in rest.split())
             if pattern.startswith(b"[attr]"):
-                if not base:
-                    self._macros[pattern[6:]] = assignments[::-1]
+                if base in self._roots:
+                    self._macros[base][pattern[6:]] = assignments[::-1]
                 continue
             if not pattern or pattern.startswith(b"!") or not assignments:
                 continue  # git has no negative patterns here
@@ -108,14 +122,12 @@ class TreeAttributes:
         return rules
 
 
-def _bases(path: bytes) -> Iterable[bytes]:
-    """Yield the directories whose `.gitattributes` apply to a path, deepest first."""
-    base = path
-    while base:
-        base = base.rpartition(b"/")[0]
-        yield base
-        if not base:
-            return
+def _decide(decided: dict[bytes, Value], assignments: tuple[tuple[bytes, Value], ...], macros: _Macros) -> None:
+    for name, value in assignments:
+        if name not in decided:
+            decided[name] = value
+            if value is True and name in macros:
+                _decide(decided, macros[name], macros)
 
 
 def _split(line: bytes) -> tuple[bytes, bytes]:

@@ -3,6 +3,8 @@
 Rules:
 
 * No symlink is followed; a symlink is copied as one.
+* It may be in use: what goes before it is copied is not in the copy, and a file that is written to meanwhile is newer
+  than its copy.
 * Content, mode, times and extended attributes are kept, and the owner where root copies. Hard links become files of
   their own.
 * The copy gets its name when it is whole, and on the disk where that is asked for. What a crash left of an earlier one
@@ -29,7 +31,7 @@ _PIECE: Final = 1 << 20
 _DEEP: Final = 200
 
 
-def copy_across(name: str, at: int, there: int, *, durable: bool) -> None:
+def copy_across(name: str, at: int, there: int, *, durable: bool, new: str = "") -> None:
     """Copy the entry `name` of one open directory into another, on another file system; the source stays.
 
     One writer at a time: the caller holds a lock.
@@ -37,6 +39,7 @@ def copy_across(name: str, at: int, there: int, *, durable: bool) -> None:
     Args:
         at, there: the directories; `there` was opened before.
         durable: when it returns, a power cut takes nothing of the copy away.
+        new: the copy's name, where it is not `name`.
 
     Raises:
         TreeError: it holds what is neither file, directory nor symlink, or is too deep.
@@ -48,7 +51,7 @@ def copy_across(name: str, at: int, there: int, *, durable: bool) -> None:
         _copy(name, at, temporary, there, name, 0)
         if durable:
             sync_filesystem(there)
-        os.rename(temporary, name, src_dir_fd=there, dst_dir_fd=there)
+        os.rename(temporary, new or name, src_dir_fd=there, dst_dir_fd=there)
     except BaseException:
         with contextlib.suppress(OSError):  # what failed is raised; the next copy removes what is left
             remove_tree(temporary, there)
@@ -85,31 +88,47 @@ def _copy_directory(name: str, at: int, new: str, there: int, path: str, depth: 
             with os.scandir(source) as found:
                 names = [entry.name for entry in found]
             for child in names:
-                _copy(child, source, child, target, f"{path}/{child}", depth + 1)
-            _make_alike(source, target)
+                try:
+                    _copy(child, source, child, target, f"{path}/{child}", depth + 1)
+                except FileNotFoundError:
+                    if _is_there(child, source):
+                        raise
+            _make_alike(source, os.fstat(source), target)
         finally:
             os.close(target)
     finally:
         os.close(source)
+
+
+def _is_there(name: str, at: int) -> bool:
+    try:
+        os.stat(name, dir_fd=at, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _copy_file(name: str, at: int, new: str, there: int) -> None:
     source = os.open(name, _READ, dir_fd=at)
     try:
         target = os.open(new, _CREATE, 0o600, dir_fd=there)
+        seen = os.fstat(source)  # now: what is written while it is read makes it newer than its copy
         try:
             while piece := os.read(source, _PIECE):
                 write_all(target, piece)
-            _make_alike(source, target)
+            _make_alike(source, seen, target)
         finally:
             os.close(target)
     finally:
         os.close(source)
 
 
-def _make_alike(source: int, target: int) -> None:
-    """Give an open copy the owner, attributes, mode and times of what it was made from, in this order."""
-    seen = os.fstat(source)
+def _make_alike(source: int, seen: os.stat_result, target: int) -> None:
+    """Give an open copy the owner, attributes, mode and times of what it was made from, in this order.
+
+    Args:
+        seen: `fstat` of the source, which has the owner, mode and times.
+    """
     if os.geteuid() == 0:
         os.fchown(target, seen.st_uid, seen.st_gid)
     with contextlib.suppress(OSError):  # a file system without them, or one that is not ours to set

@@ -11,7 +11,7 @@ Rules:
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Set
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dulwich.errors import ObjectFormatException
@@ -34,12 +34,28 @@ SYMLINK: Final = 0o120000
 GITLINK: Final = 0o160000
 DIRECTORY: Final = 0o040000
 
+_SLASH: Final = ord("/")
 _MAX_PATH: Final = 4000  # PATH_MAX is 4096 with the site's own path before it
 _MAX_TREE_BYTES: Final = 64 * 1024 * 1024
 _KEPT_TREES: Final = 4096
 _ATTRIBUTES: Final = (b".gitattributes", FILE)
 _FILES: Final = frozenset({FILE, EXECUTABLE})
 _MODES: Final = frozenset({FILE, EXECUTABLE, SYMLINK, GITLINK, DIRECTORY})
+
+
+def parsed_tree(reader: ObjectReader, oid: bytes, path: bytes) -> list[tuple[bytes, int, bytes]]:
+    """Return the (name, mode, hex id) of each entry of a tree, as they are stored; `path` is for the error text.
+
+    Raises:
+        TreeError: it is missing, damaged or malformed.
+    """
+    raw = reader.read(oid, TREE)
+    try:
+        return list(parse_tree(raw, reader.oid_length, strict=False))
+    except (ObjectFormatException, ValueError) as error:
+        raise TreeError(
+            f"tree {oid.decode()} ({shown(path) or 'the root'}) is malformed: {error}", "check the repository"
+        ) from error
 
 
 class TreeEntry(NamedTuple):
@@ -78,14 +94,7 @@ class TreeWalk:
         if known is not None:
             self._charge(len(known), path)
             return known
-        raw = self._reader.read(oid, TREE)
-        try:
-            rows: list[tuple[bytes, int, bytes]] = list(parse_tree(raw, self._reader.oid_length, strict=False))
-        except (ObjectFormatException, ValueError) as error:
-            raise TreeError(
-                f"tree {oid.decode()} ({shown(path) or 'the root'}) is malformed: {error}",
-                "check the repository",
-            ) from error
+        rows = parsed_tree(self._reader, oid, path)
         self._charge(len(rows), path)
         plain = PLAIN.match
         checked = [
@@ -131,12 +140,31 @@ class TreeWalk:
         for full, sha in below:
             yield from self.walk(sha, full, depth + 1)
 
+    def entries_at(self, oid: bytes, paths: Collection[bytes]) -> Iterator[TreeEntry]:
+        """Yield the files, links and submodules at some paths; nothing where there is none."""
+        above = {path[:at] for path in paths for at, byte in enumerate(path) if byte == _SLASH}
+        return self._entries_at(oid, b"", frozenset(paths), above)
+
+    def _entries_at(self, oid: bytes, path: bytes, paths: Set[bytes], above: Set[bytes]) -> Iterator[TreeEntry]:
+        prefix = path + b"/" if path else b""
+        for name, mode, sha in self.tree(oid, path):
+            full = prefix + name
+            if mode == DIRECTORY and full in above:
+                yield from self._entries_at(sha, full, paths, above)
+            elif mode != DIRECTORY and full in paths:
+                yield TreeEntry(full, mode, sha)
+
     def check_entry(self, full: bytes, mode: int) -> None:
         """Apply the policies for links and submodules to one entry."""
         if mode == GITLINK and self._rules.submodules == "refuse":
             raise TreeError(
                 f"{shown(full)} is a submodule, and submodules are not followed",
-                'set submodules = "skip" to leave an empty directory in its place',
+                'set submodules = "mirror" to write them, or "skip" to leave an empty directory in its place',
+            )
+        if mode == GITLINK and self._rules.submodules == "mirror":
+            raise TreeError(
+                f"{shown(full)} is a submodule without an entry in .gitmodules, or its mirrors are not given",
+                "add it there (git submodule add), and give the mirror of its repository",
             )
         if mode == SYMLINK and self._rules.symlinks == "refuse":
             raise TreeError(f"{shown(full)} is a symlink, and the settings allow none", 'set symlinks = "inside"')

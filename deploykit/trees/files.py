@@ -13,10 +13,11 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
+from deploykit.git.objectformat import hash_of_size
 from deploykit.system.durable import write_all
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -107,17 +108,22 @@ def put_symlink(name: str, dir_fd: int, target: bytes, *, owner: Owner | None) -
         os.close(fd)
 
 
-def read_file(name: str, dir_fd: int) -> bytes:
-    """Return the content of a regular file; anything else (a link, a pipe, a device) is an error."""
+def file_id(name: str, dir_fd: int, oid_length: int, also: Callable[[bytes], object] = lambda _: None) -> bytes:
+    """Return the git id (binary, of that many bytes) of a regular file's content; anything else is an error.
+
+    Args:
+        also: called with each piece of the content.
+    """
     fd = os.open(name, _READ, dir_fd=dir_fd)
     try:
         seen = os.fstat(fd)
         if not stat.S_ISREG(seen.st_mode):
             raise OSError(22, "not a regular file", name)
-        parts: list[bytes] = []
+        digest = hash_of_size(oid_length).new(b"blob %d\0" % seen.st_size)
         while piece := os.read(fd, 1024 * 1024):
-            parts.append(piece)
-        return b"".join(parts)
+            digest.update(piece)
+            also(piece)
+        return digest.digest()
     finally:
         os.close(fd)
 

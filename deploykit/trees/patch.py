@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -39,10 +40,6 @@ _ATTRIBUTES: Final = ".gitattributes"
 
 def _alike(one: os.stat_result, other: os.stat_result) -> bool:
     return (one.st_mode, one.st_uid, one.st_gid) == (other.st_mode, other.st_uid, other.st_gid)
-
-
-def _is_attributes_file(path: str) -> bool:
-    return path.rpartition("/")[2] == _ATTRIBUTES
 
 
 class CannotPatch(Exception):
@@ -83,30 +80,56 @@ def patch_tree(
     """
     rules = rules or TreeRules()
     options = options or WriteOptions()
-    if rules.export_attributes:
-        raise CannotPatch("export attributes are honoured, and they make files that are in no tree")
-    if manifest.fingerprint != options.fingerprint:
-        raise CannotPatch("it was written by other rules")
     with ObjectReader(store, max_bytes=rules.max_file_bytes) as reader:
-        if manifest.oid_length != reader.oid_length:
-            raise CannotPatch("it was written from a repository of another kind")
-        try:
-            reader.read(manifest.tree.encode(), TREE)
-        except TreeError as error:
-            raise CannotPatch(f"its own tree is not in the store: {error.problem}") from error
         walk = TreeWalk(reader, rules)
-        diff = diff_trees(walk, ObjectId(manifest.tree), tree)
-        if diff.attributes:
-            raise CannotPatch("attributes changed")
+        diff = diff_to_patch(reader, walk, tree, manifest, rules, options)
         root = open_directory(target)
         try:
             if os.fstat(root).st_dev != manifest.device:
                 raise CannotPatch("it lies on another file system than before")
             like = _new_directory(target, rules, options)
-            patch = _Patch(reader, walk, root, manifest, rules, options, diff)
-            return patch.run(compare(manifest, root, paranoid=paranoid), str(tree), like)
+            patch = _Patch(reader, walk, tree, root, manifest, rules, options, diff)
+            return patch.run(compare(manifest, root, paranoid=paranoid), like)
         finally:
             os.close(root)
+
+
+def diff_to_patch(
+    reader: ObjectReader, walk: TreeWalk, tree: ObjectId, manifest: Manifest, rules: TreeRules, options: WriteOptions
+) -> TreeDiff:
+    """Return what a patch has to change, by the trees alone.
+
+    Raises:
+        CannotPatch, TreeError: as for `patch_tree`.
+    """
+    if rules.export_attributes:
+        raise CannotPatch("export attributes are honoured, and they make files that are in no tree")
+    if manifest.fingerprint != options.fingerprint:
+        raise CannotPatch("it was written by other rules")
+    if manifest.oid_length != reader.oid_length:
+        raise CannotPatch("it was written from a repository of another kind")
+    try:
+        reader.read(manifest.tree.encode(), TREE)
+    except TreeError as error:
+        raise CannotPatch(f"its own tree is not in the store: {error.problem}") from error
+    diff = diff_trees(walk, ObjectId(manifest.tree), tree)
+    if diff.attributes:
+        raise CannotPatch("attributes changed")
+    return diff
+
+
+def attributes_kept(reader: ObjectReader, tree: ObjectId, manifest: Manifest, rules: TreeRules) -> list[TreeEntry]:
+    """Return the `.gitattributes` of a tree that differs from a directory's, but not in these."""
+    return _entries_at(reader, tree, rules, (p for p in manifest.paths if p.rpartition("/")[2] == _ATTRIBUTES))
+
+
+def _entries_at(reader: ObjectReader, tree: ObjectId, rules: TreeRules, paths: Iterable[str]) -> list[TreeEntry]:
+    """Return a tree's entries at some paths."""
+    wanted = frozenset(os.fsencode(path) for path in paths)
+    if not wanted:
+        return []
+    walk = TreeWalk(reader, rules)  # of its own: what it counts was counted before
+    return list(walk.entries_at(walk.root(tree), wanted))
 
 
 def _new_directory(beside: Path, rules: TreeRules, options: WriteOptions) -> os.stat_result:
@@ -130,6 +153,7 @@ class _Patch:
         self,
         reader: ObjectReader,
         walk: TreeWalk,
+        tree: ObjectId,
         root: int,
         manifest: Manifest,
         rules: TreeRules,
@@ -138,6 +162,7 @@ class _Patch:
     ) -> None:
         self._reader = reader
         self._walk = walk
+        self._tree = tree
         self._root = root
         self._old = manifest
         self._rules = rules
@@ -145,7 +170,7 @@ class _Patch:
         self._diff = diff
         self._at = {path: at for at, path in enumerate(manifest.paths)}
 
-    def run(self, found: Differences, tree: str, like: os.stat_result) -> PatchResult:
+    def run(self, found: Differences, like: os.stat_result) -> PatchResult:
         diff = self._diff
         ours_is = (like.st_uid, like.st_gid, 1)
         given_away = [self._old.paths[at] for at, s in found.touched if (s.st_uid, s.st_gid, s.st_nlink) != ours_is]
@@ -159,11 +184,16 @@ class _Patch:
         below = tuple(d + "/" for d in gone_directories)
         modes = self._old.numbers[MODE::WIDTH]
         ours = {self._old.paths[at] for at, mode in enumerate(modes) if mode > OURS}
-        repair = [
-            self._entry(path)
+        broken = {
+            path
             for path in (*found.modified, *found.missing)
             if path not in write and path not in gone and path not in ours and not (below and path.startswith(below))
-        ]
+        }
+        # By the tree: an id in our rows is of what was written, not of what is stored.
+        repair = _entries_at(self._reader, self._tree, self._rules, broken)
+        if len(repair) != len(broken):
+            raise CannotPatch("its manifest does not fit its tree")
+        attributes = attributes_kept(self._reader, self._tree, self._old, self._rules)
         links = self._check_links(write)
         missing = set(found.missing)
         unlink = {p for p in (*gone, *ours, *write, *found.modified) if p in self._at and p not in missing}
@@ -187,14 +217,13 @@ class _Patch:
         self._adopt(rows, found)
         self._restore_directories(found, rows.directories, like)
         lost = rows.directories.difference(path for path, _ in found.directories)
-        attributes = [self._entry(p) for p in self._old.paths if p.endswith(_ATTRIBUTES) and _is_attributes_file(p)]
         contents = contents_of(self._reader, self._walk, self._rules, self._options, attributes)
         writer = EntryWriter(contents, self._root, self._rules, self._options, links, rows)
         writer.make_directories([*sorted(lost), *(os.fsdecode(d) for d in diff.added_directories)])
         writer.write(sorted([*write.values(), *repair]))
         self._check_caps(rows)
         done = rows.finish(
-            tree=tree,
+            tree=str(self._tree),
             fingerprint=self._old.fingerprint,
             device=self._old.device,
             taken_ns=next_tick() if self._options.tick else 0,
@@ -211,10 +240,6 @@ class _Patch:
                 if (seen.st_uid, seen.st_gid) != (like.st_uid, like.st_gid):
                     os.fchown(fd, like.st_uid, like.st_gid)
                 os.fchmod(fd, stat.S_IMODE(like.st_mode))
-
-    def _entry(self, path: str) -> TreeEntry:
-        row = self._old.row(self._at[path])
-        return TreeEntry(os.fsencode(path), row.mode, row.oid.encode())
 
     def _adopt(self, rows: ManifestRows, found: Differences) -> None:
         """Take over the new `lstat` of rows whose files were read and found unchanged."""

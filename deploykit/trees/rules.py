@@ -12,7 +12,7 @@ import attrs
 from deploykit.settings.tree import TreeSettings
 
 SymlinkPolicy = Literal["inside", "any", "refuse"]
-SubmodulePolicy = Literal["refuse", "skip"]
+SubmodulePolicy = Literal["refuse", "skip", "mirror"]
 
 #: Attributes that make git write other bytes than are stored. The stored bytes are written, or the file is refused.
 CONVERTING: Final = ("filter", "eol", "ident", "working-tree-encoding")
@@ -28,7 +28,8 @@ class TreeRules:
         max_bytes: the sum of all files.
         max_file_bytes: one file, and every delta base on the way to it.
         symlinks: `inside` refuses a link that leaves the tree, `any` writes it, `refuse` allows no link at all.
-        submodules: `refuse`, or `skip`: an empty directory stands there, as after git's own checkout.
+        submodules: `refuse`; `skip`: an empty directory stands there, as after git's own checkout; `mirror`: the tree
+            that is given has them in their places already, and one that has not is refused.
         raw_attributes: which of `filter`, `eol`, `ident`, `working-tree-encoding` may be ignored: files are then
             written as stored (for LFS: the pointer). A file that has one not listed here is refused.
         export_attributes: honour `export-ignore` and `export-subst`, as `git archive` does and a checkout does not.

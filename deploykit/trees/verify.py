@@ -17,7 +17,7 @@ from typing import Final
 import attrs
 
 from deploykit.git.objectformat import blob_id
-from deploykit.trees.files import open_directory, read_file
+from deploykit.trees.files import file_id, open_directory
 from deploykit.trees.manifest import CTIME, INODE, INODE_MASK, MODE, MTIME, PERM, SIZE, WIDTH, Manifest, ManifestRows
 
 #: The columns of a row, in its order. An inode number above the column's range does not match, so the file is read.
@@ -148,13 +148,13 @@ class _Scan:
                 self._modified.append(path)
             return
         if stat.S_ISLNK(seen.st_mode):
-            content = os.fsencode(os.readlink(name, dir_fd=fd))
+            found = blob_id(os.fsencode(os.readlink(name, dir_fd=fd)), size)
         elif stat.S_ISREG(seen.st_mode):
             self._tick()
-            content = read_file(name, fd)
+            found = file_id(name, fd, size)
         else:
             return  # a pipe or a device, by the same mode as before
-        if blob_id(content, size) == wanted:
+        if found == wanted:
             self._touched.append((at, seen))
         else:
             self._modified.append(path)

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -26,6 +27,8 @@ from deploykit.system.durable import sync_directory, sync_filesystem
 from deploykit.trees.content import FileContents, attributes_of
 from deploykit.trees.entries import EXECUTABLE, FILE, SYMLINK, TreeDirectory, TreeEntry, TreeWalk
 from deploykit.trees.files import OpenDirectories, Owner, make_directory, open_directory, put_file, put_symlink
+from deploykit.trees.graft import Mount
+from deploykit.trees.lfs import LfsContent, LfsPlaces
 from deploykit.trees.links import leaves_tree
 from deploykit.trees.manifest import Manifest, ManifestRows
 from deploykit.trees.names import shown
@@ -57,6 +60,8 @@ class WriteOptions:
         outside: paths that will become links to shared directories.
         fingerprint: of the rules, kept in the manifest; a tree is patched only under the same one.
         commit: the one that `export-subst` describes.
+        mounts: other repositories in the tree; each has attributes and a commit of its own.
+        lfs: the objects of Git LFS; in a repository without, a pointer is refused or stays, as the rules say.
         tick: wait for the file system's clock to move on, so that `lstat` alone can prove every row; without, every
             file will be read. Only a caller that goes on writing and retakes the manifest leaves it out.
         progress: called with (files done, files in all) now and then.
@@ -67,6 +72,8 @@ class WriteOptions:
     outside: frozenset[bytes] = frozenset()
     fingerprint: str = ""
     commit: str = ""
+    mounts: tuple[Mount, ...] = ()
+    lfs: LfsPlaces = MappingProxyType({})
     tick: bool = True
     progress: Progress | None = None
 
@@ -117,10 +124,14 @@ def contents_of(
     reader: ObjectReader, walk: TreeWalk, rules: TreeRules, options: WriteOptions, entries: list[TreeEntry]
 ) -> FileContents:
     """Return the contents of a tree's files, by its attributes."""
-    substitution = None
-    if rules.export_attributes and options.commit:
-        substitution = Substitution(reader.store, options.commit)
-    return FileContents(reader, rules, attributes_of(reader, walk, entries), walk, substitution)
+    commits = {b"": options.commit} | {mount.path: mount.commit for mount in options.mounts}
+    substitutions = {
+        root: Substitution(reader.store, commit)
+        for root, commit in commits.items()
+        if rules.export_attributes and commit
+    }
+    attributes = attributes_of(reader, walk, entries, frozenset(commits))
+    return FileContents(reader, rules, attributes, walk, substitutions, options.lfs)
 
 
 def check_links(
@@ -210,6 +221,8 @@ class EntryWriter:
                 if mode in _FILES:
                     content, oid = content_of(entry)
                     seen = put_file(name, fd, content, mode=_FILES[mode], umask=umask, owner=owner)
+                    if isinstance(content, LfsContent):
+                        oid = content.oid
                 elif mode == SYMLINK:
                     oid = bytes.fromhex(entry.oid.decode())
                     seen = put_symlink(name, fd, self._links[entry.path], owner=owner)

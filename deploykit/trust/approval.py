@@ -38,7 +38,7 @@ def judge_mandate(
     now: datetime,
     *,
     grants: tuple[GrantSettings, ...],
-    repos: Mapping[SiteName, RepoName] | None,
+    repos: Mapping[SiteName, tuple[RepoName, ...]] | None,
     skew: timedelta,
     longest: timedelta,
 ) -> None:
@@ -94,8 +94,9 @@ def flaw(approved: RolloutApproved) -> str:
     odd = [phase for phase in approved.phases if phase not in FORWARD]
     if odd:
         return f"names the phase {odd[0]}, and going back is allow_rollback"
-    if (approved.ref is None) != (approved.commit is None) or (approved.phases and approved.commit is None):
-        return "names no whole release: it needs both ref and commit"
+    whole = bool(approved.parts) or (approved.ref is None) == (approved.commit is None)
+    if not whole or (approved.phases and approved.commit is None):
+        return "names no whole release: it needs both ref and commit, or parts"
     if not approved.phases and not approved.allow_rollback:
         return "allows nothing"
     if not approved.nodes:

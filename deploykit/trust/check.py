@@ -175,7 +175,7 @@ class Trust:
         node: NodeName,
         *,
         trusted: Callable[[], AllowedSigners] | None = None,
-        repos: Mapping[SiteName, RepoName] | None = NO_REPOS,
+        repos: Mapping[SiteName, tuple[RepoName, ...]] | None = NO_REPOS,
     ) -> Self:
         """Make it from the `[trust]` table.
 
@@ -183,7 +183,7 @@ class Trust:
             trust: the settings.
             node: who we are.
             trusted: returns the allowed signers; by default the files are read, again whenever one has changed.
-            repos: the repository of each site, for grants that name some: `Settings.site_repos`. None on a machine
+            repos: the repositories of each site, for grants that name some: `Settings.site_repos`. None on a machine
                 without sites that acts on no command: there `repos` of grants is not looked at.
 
         Raises:

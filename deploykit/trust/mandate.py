@@ -18,7 +18,7 @@ from typing import Final, Literal, Self
 import attrs
 
 from deploykit.messages import DeployRequested, RolloutApproved, SiteRelease
-from deploykit.messages.site import named
+from deploykit.messages.site import name_of, version_of
 from deploykit.names import NodeName
 from deploykit.settings.site import NodeSiteSettings
 from deploykit.trust.signature import Signers
@@ -151,12 +151,8 @@ def _outside_way_forward(approved: RolloutApproved, command: DeployRequested) ->
     if command.phase not in approved.phases:
         allowed = ", ".join(approved.phases) or "only going back"
         return f"the mandate allows {allowed}, the command is to {command.phase}"
-    for asked, allowed_name in ((command.ref, approved.ref), (command.commit, approved.commit)):
-        if asked != allowed_name:
-            return (
-                f"the mandate is for {named(approved.ref, approved.commit) or 'no commit'}, "
-                f"the command for {named(command.ref, command.commit)}"
-            )
+    if version_of(command) != version_of(approved):
+        return f"the mandate is for {name_of(approved) or 'no commit'}, the command for {name_of(command)}"
     return ""
 
 
@@ -170,17 +166,21 @@ def _outside_way_back(
     """Return why a node may not go back to there: not allowed, or not where it was before the rollout."""
     if not approved.allow_rollback:
         return "the mandate does not allow to go back"
-    target = (command.ref, command.commit)
-    if live is not None and (live.ref, live.commit) == target:
+    target = version_of(command)
+    if live is not None and version_of(live) == target:
         return ""  # it is there already: a command that was sent again
-    if other := next((each for each in went_back if (each.ref, each.commit) != target), None):
+    if other := next((each for each in went_back if version_of(each) != target), None):
         return f"a command of this rollout took the node back to {other} before, and one mandate is for one step"
-    if approved.commit is not None and live is not None and live.commit != approved.commit:
+    if approved.commit is not None and live is not None and not _put_live_by(approved, live):
         return f"the mandate allows to go back from {approved.commit[:12]}, live is {live}"
-    if previous is None or (previous.ref, previous.commit) != target:
-        there_is = str(previous) if previous is not None else "none"
-        return f"the mandate allows to go back to the previous release ({there_is}), the command names {named(*target)}"
+    if previous is None or version_of(previous) != target:
+        there_is, asked = str(previous) if previous is not None else "none", name_of(command)
+        return f"the mandate allows to go back to the previous release ({there_is}), the command names {asked}"
     return ""
+
+
+def _put_live_by(approved: RolloutApproved, live: SiteRelease) -> bool:
+    return (live.commit, live.parts) == (approved.commit, approved.parts)
 
 
 def instant(when: datetime) -> str:

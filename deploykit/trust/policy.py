@@ -100,7 +100,7 @@ class Policy:
             signed message without an expiry is stale.
         skew: how far apart honest clocks may be; granted on every limit.
         mandate_max: how far ahead the end of a mandate may lie when it is used.
-        repos: the repository of each site of this node, for grants that name some: they fit no other site. None where
+        repos: the repositories of each site of this node, for grants that name some: they fit no other site. None where
             this machine has no sites and decides nothing by it: then `repos` of grants is not looked at.
     """
 
@@ -108,7 +108,7 @@ class Policy:
     max_expiry: timedelta = timedelta(hours=1)
     skew: timedelta = timedelta(seconds=30)
     mandate_max: timedelta = timedelta(days=1)
-    repos: Mapping[SiteName, RepoName] | None = attrs.field(default=NO_REPOS, hash=False)
+    repos: Mapping[SiteName, tuple[RepoName, ...]] | None = attrs.field(default=NO_REPOS, hash=False)
 
     @classmethod
     def from_settings(
@@ -116,14 +116,14 @@ class Policy:
         trust: TrustSettings,
         *,
         own_types: Iterable[type[Message]] = (),
-        repos: Mapping[SiteName, RepoName] | None = NO_REPOS,
+        repos: Mapping[SiteName, tuple[RepoName, ...]] | None = NO_REPOS,
     ) -> Self:
         """Return the policy that checked settings describe.
 
         Args:
             trust: the `[trust]` table.
             own_types: message classes of an embedding program that grants may name too.
-            repos: the repository of each site, see the class.
+            repos: the repositories of each site, see the class.
 
         Raises:
             SettingsError: all of them in `problems`.

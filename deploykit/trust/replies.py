@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from deploykit.errors import PolicyRefused
 from deploykit.messages import DeployReported, DeployRequested, NodeDescribed, NodeQueried
-from deploykit.messages.site import named
+from deploykit.messages.site import name_of, named, version_of
 from deploykit.trust.freshness import called
 
 Request: TypeAlias = DeployRequested | NodeQueried
@@ -38,12 +38,12 @@ def _check_outcome(reply: DeployReported, request: DeployRequested) -> None:
         raise PolicyRefused(
             f"{reply.node} reports {reply.phase} of {reply.site}, asked was {request.phase} of {request.site}"
         )
-    if reply.outcome == "success" and reply.phase != "discard" and reply.achieved != (request.ref, request.commit):
-        ref, commit = reply.achieved
+    if reply.outcome == "success" and reply.phase != "discard" and reply.achieved != version_of(request):
+        ref, commit, parts = reply.achieved
         kind = "ref" if commit == request.commit else "commit"
         raise PolicyRefused(
-            f"{reply.node} reports success with another {kind} than asked for: {named(ref, commit) or 'none'}, "
-            f"not {named(request.ref, request.commit)}"
+            f"{reply.node} reports success with another {kind} than asked for: "
+            f"{named(ref, commit, parts=parts) or 'none'}, not {name_of(request)}"
         )
 
 

@@ -61,7 +61,7 @@ APPROVE: Final = type_names(RolloutApproved)
 PHASED: Final = frozenset((*DEPLOY, *APPROVE, RUN, WITHOUT_BUILD, OVERRIDE))
 
 #: No repositories: a grant that names some fits no site.
-NO_REPOS: Final[Mapping[SiteName, RepoName]] = MappingProxyType({})
+NO_REPOS: Final[Mapping[SiteName, tuple[RepoName, ...]]] = MappingProxyType({})
 
 
 def granted(grants: Iterable[GrantSettings], names: Iterable[str], signer: Signer | Signers) -> list[GrantSettings]:
@@ -70,20 +70,20 @@ def granted(grants: Iterable[GrantSettings], names: Iterable[str], signer: Signe
     return [grant for grant in grants if wanted.intersection(grant.types) and signer.is_principal(grant.principal)]
 
 
-def covers(grant: GrantSettings, site: str, repos: Mapping[SiteName, RepoName] | None) -> bool:
-    """Return whether a grant is for a site and for its repository.
+def covers(grant: GrantSettings, site: str, repos: Mapping[SiteName, tuple[RepoName, ...]] | None) -> bool:
+    """Return whether a grant is for a site and for its repository, or for each of its repositories.
 
     Args:
         grant: with `repos` it fits only sites of such repositories.
         site: its name; empty for a message about none.
-        repos: the repository of each site; None where this machine cannot know them: then `repos` is not looked at.
+        repos: the repositories of each site; None where this machine cannot know them: then `repos` is not looked at.
     """
     if not matches(grant.sites, site):
         return False
     if not grant.repos or repos is None:
         return True
-    repo = repos.get(SiteName(site))
-    return repo is not None and matches(grant.repos, repo)
+    of_site = repos.get(SiteName(site), ())
+    return bool(of_site) and all(matches(grant.repos, repo) for repo in of_site)
 
 
 def allows(grant: GrantSettings, phases: Iterable[DeployPhase]) -> bool:

@@ -14,6 +14,7 @@ from deploykit.messages import Message
 from deploykit.wire import field_types
 from deploykit.wire.envelope import OWN, extensions_of, is_json_media
 from deploykit.wire.quickreader import check_extensions, fields_reader, thread, unknown_fields
+from deploykit.wire.times import parse_time
 
 M = TypeVar("M", bound=Message)
 _Reader: TypeAlias = Callable[[dict[str, Any], dict[str, Any]], Any]
@@ -37,7 +38,7 @@ def read_event(cls: type[M], event: dict[str, Any]) -> M:
         arguments: dict[str, Any] = {
             "id": field_types.identifier(event.get("id")),
             "source": field_types.reference(event.get("source")),
-            "time": field_types.parse_time(event.get("time")),
+            "time": parse_time(event.get("time")),
             "correlation_id": thread(event.get("correlationid")),
         }
         if not known.issuperset(data):

@@ -17,7 +17,9 @@ from typing import Any, Final, TypeAlias
 from deploykit.errors import DeploykitError, MessageError
 from deploykit.wire import field_types
 from deploykit.wire.field_types import FieldType, Leaf, ListOf, Maybe, RecordType
+from deploykit.wire.forms import forms
 from deploykit.wire.strictjson import MAX_ITEMS, dump, within_limits
+from deploykit.wire.times import format_time, parse_time
 
 Writer: TypeAlias = Callable[[Any], str]
 BatchWriter: TypeAlias = Callable[[Sequence[Any]], Iterable[str]]
@@ -34,13 +36,17 @@ def record_writer(cls: type[Any]) -> Writer:
     defaults = field_types.absent_by_default(cls)
     if not defaults:
         return _some_fields_writer(cls, frozenset())
+    choices = forms(cls)
 
     @cache
     def without(absent: frozenset[str]) -> Writer:
         return _some_fields_writer(cls, absent)
 
     def write(record: Any) -> str:
-        same = (name for name, default in defaults.items() if getattr(record, name, default) == default)
+        same = {name for name, default in defaults.items() if getattr(record, name, default) == default}
+        for instead, others in choices.items():
+            if instead not in same:
+                same.update(others)
         return without(frozenset(same))(record)
 
     return write
@@ -183,8 +189,8 @@ def _leaf_writer(leaf: Leaf) -> Writer:
     check = leaf.check
     if check is field_types.text:
         return quote  # refuses anything but a text by itself
-    if check is field_types.parse_time:
-        return lambda value: quote(field_types.format_time(value))
+    if check is parse_time:
+        return lambda value: quote(format_time(value))
     if leaf.schema.get("type") == "string" or "enum" in leaf.schema:
         return lambda value: quote(check(value))
     if leaf.schema.get("type") == "object":
@@ -199,6 +205,8 @@ def problems_of(record: Any, path: str = "") -> list[str]:
     """Return what is wrong with a record that could not be written, each with its path, never with a value."""
     found: list[str] = []
     for field in field_types.fields(record.__class__):
+        if field.unless and getattr(record, field.unless):
+            continue
         found += _value_problems(field.type, getattr(record, field.name), path + field.name)
     never = field_types.never_written(record.__class__)
     found += [f"{path}{name}: is never written to the wire" for name in sorted(never) if getattr(record, name)]
@@ -229,8 +237,8 @@ def _value_problems(kind: FieldType, value: object, path: str) -> list[str]:
 
 def _passes(leaf: Leaf, value: object) -> bool:
     try:
-        if leaf.check is field_types.parse_time:
-            return isinstance(value, datetime) and bool(field_types.format_time(value))
+        if leaf.check is parse_time:
+            return isinstance(value, datetime) and bool(format_time(value))
         _leaf_writer(leaf)(value).encode()
     except (DeploykitError, TypeError, ValueError, RecursionError):
         return False

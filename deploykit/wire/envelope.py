@@ -19,6 +19,7 @@ from deploykit.errors import DeploykitError, MessageError
 from deploykit.messages.base import Message
 from deploykit.wire import field_types
 from deploykit.wire.strictjson import dump, within_limits
+from deploykit.wire.times import format_time, parse_time
 
 if TYPE_CHECKING:
     from deploykit.messages.unknown import Unknown
@@ -51,7 +52,7 @@ def attributes_text(message: Message, wire_type: str) -> str:
         more = dump(dict(message.extensions))[1:-1] + ","
     return (
         f'"specversion":"1.0","id":{own_id},"source":"{_source_text(message.source)}","type":{_type_text(wire_type)},'
-        f'"time":"{field_types.format_time(message.time)}",{thread}{more}'
+        f'"time":"{format_time(message.time)}",{thread}{more}'
     )
 
 
@@ -89,7 +90,7 @@ def problems_of(message: Message) -> list[str]:
     for name, check in (
         ("id", field_types.identifier),
         ("source", field_types.reference),
-        ("time", field_types.format_time),
+        ("time", format_time),
     ):
         found += _check(name, check, getattr(message, name))
     if message.correlation_id:
@@ -170,7 +171,7 @@ def unknown(event: Mapping[str, object], received: datetime) -> Unknown:
         "type": take("type", field_types.identifier),
         "id": take("id", field_types.identifier),
         "source": take("source", field_types.reference),
-        "time": take("time", field_types.parse_time) if event.get("time") is not None else received,
+        "time": take("time", parse_time) if event.get("time") is not None else received,
         "correlation_id": take("correlation_id", field_types.identifier, "correlationid")
         if event.get("correlationid") is not None
         else "",

@@ -21,6 +21,7 @@ from deploykit.messages import Message
 from deploykit.wire import field_types
 from deploykit.wire.envelope import and_more, extensions_of
 from deploykit.wire.field_types import CARRIED, ENVELOPE, Leaf, ListOf
+from deploykit.wire.forms import form_problems
 from deploykit.wire.quickreader import check_extensions, check_extra, check_list, check_object, thread
 from deploykit.wire.strictjson import MAX_ITEMS
 
@@ -52,12 +53,12 @@ def explained(cls: type[Message], event: Mapping[str, Any], data: Mapping[str, A
         _EXTRA: {k: v for k, v in data.items() if k not in known},
         _EXTENSIONS: extensions_of(event),
     }
+    found = [f"data.{problem}" for problem in form_problems(cls, data)]
     try:
         _converter().structure(flat, cls)
     except BaseValidationError as e:
-        found = _problem_lines(e, "", frozenset(ENVELOPE + CARRIED))
-    else:
-        found = ["not acceptable"]
+        found = found or _problem_lines(e, "", frozenset(ENVELOPE + CARRIED))
+    found = found or ["not acceptable"]
     return MessageError(f"{cls.__name__}: {found[0]}", and_more(found), problems=tuple(found))
 
 
@@ -71,7 +72,7 @@ def _problem_lines(error: BaseException, path: str, envelope: frozenset[str] = f
                 prefix = "" if not envelope or note.name in envelope else "data."
                 name = "correlationid" if envelope and note.name == "correlation_id" else note.name
                 found += _problem_lines(e, f"{path}{prefix}{name}" if not path else f"{path}.{name}")
-            return found + [line for e in others for line in _problem_lines(e, path)]
+            return found + [line for e in others for line in _problem_lines(e, path or "data")]
         case IterableValidationError():
             pairs, others = error.group_exceptions()
             return [line for e, note in pairs for line in _problem_lines(e, f"{path}[{note.index}]")] + [
@@ -135,16 +136,17 @@ def _list_hook(list_hint: Any, converter: cattrs.Converter) -> _Hook:
 
     def explaining(values: Any, hint: Any) -> Any:
         check_list(values, most)
+        read: list[Any] = []
         errors: list[Exception] = []
         for index, value in enumerate(values):
             try:
-                item(value, None)
+                read.append(item(value, None))
             except (DeploykitError, BaseValidationError) as e:
                 e.add_note(IterableValidationNote(f"@ index {index}", index, None))
                 errors.append(e)
         if errors:
             raise IterableValidationError("list", errors, hint)
-        return ()
+        return tuple(read)
 
     return explaining
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import types
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import cache
 from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, Union, cast, get_args, get_origin
 
@@ -36,6 +36,7 @@ from deploykit.names import (
     parse_site_name,
 )
 from deploykit.wire.strictjson import MAX_ITEMS, within_limits
+from deploykit.wire.times import parse_time
 
 T = TypeVar("T")
 
@@ -87,11 +88,18 @@ FieldType: TypeAlias = Leaf | ListOf | Maybe | RecordType
 
 @attrs.frozen(kw_only=True, slots=True)
 class Field:
-    """One field of a record: its name on the wire and in Python, its type, and whether it must be present."""
+    """One field of a record.
+
+    Args:
+        name: on the wire and in Python.
+        required: it must be present.
+        unless: the field beside which it must not be present, and without which it must; empty for none.
+    """
 
     name: str
     type: FieldType
     required: bool
+    unless: str = ""
 
 
 #: Fields that stand outside of a record's own part of the wire: in the envelope, or wherever unknown fields stand.
@@ -109,11 +117,14 @@ def fields(cls: type) -> tuple[Field, ...]:
     """Return the fields of a message or nested class that stand in its `data`, in the order of their definition."""
     attrs.resolve_types(cls)
     elsewhere = ENVELOPE + CARRIED if issubclass(cls, Message) else CARRIED
-    return tuple(
-        Field(name=a.name, type=field_type(a.type), required=a.default is attrs.NOTHING)
-        for a in attrs.fields(cls)
-        if a.name not in elsewhere and not _never(a)
-    )
+    return tuple(_field(a) for a in attrs.fields(cls) if a.name not in elsewhere and not _never(a))
+
+
+def _field(attribute: attrs.Attribute[object]) -> Field:
+    kind, unless = field_type(cast("object", attribute.type)), attribute.metadata.get("unless", "")
+    if unless and isinstance(kind, Maybe):  # None in Python, absent on the wire
+        kind = kind.item
+    return Field(name=attribute.name, type=kind, required=attribute.default is attrs.NOTHING, unless=unless)
 
 
 def envelope_type(name: str) -> FieldType:
@@ -166,10 +177,6 @@ def field_type(hint: object) -> FieldType:
 
 # -- leaves ----------------------------------------------------------------------------------------------------------
 
-_RFC3339 = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt](?:[01][0-9]|2[0-3]):[0-5][0-9]:(?:[0-5][0-9]|60)(?:\.[0-9]{1,12})?"
-    r"(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])\Z"
-).match
 _REFERENCE = re.compile(r"(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]++|%[0-9A-Fa-f]{2})++\Z").match
 
 
@@ -202,47 +209,6 @@ def reference(value: object) -> str:
     if not isinstance(value, str) or len(value) > 255 or not _REFERENCE(value):
         raise MessageError("not a URI reference")
     return value
-
-
-def parse_time(value: object) -> datetime:
-    """Return an RFC 3339 time in UTC, cut to microseconds; a leap second is the instant after it.
-
-    Raises:
-        MessageError: it is not such a time, or has no offset.
-    """
-    if not isinstance(value, str) or not _RFC3339(value):
-        raise MessageError("not a time")
-    try:
-        if value[17:19] == "60":
-            return _after_leap_second(value)
-        when = datetime.fromisoformat(value.upper())
-        return when if when.tzinfo is UTC else when.astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise MessageError("not a time") from None
-
-
-def _after_leap_second(text: str) -> datetime:
-    """Return the instant after a 61st second, which exists only at the end of a month in UTC (RFC 3339, 5.7)."""
-    before = datetime.fromisoformat(f"{text[:17]}59{text[19:]}".upper()).astimezone(UTC)
-    after = before.replace(microsecond=0) + timedelta(seconds=1)
-    if (after.day, after.hour, after.minute) != (1, 0, 0):
-        raise MessageError("not a leap second")
-    return after
-
-
-def format_time(value: object) -> str:
-    """Return an aware time as RFC 3339 text in UTC.
-
-    Raises:
-        MessageError: it is naive, or not a time.
-    """
-    if not isinstance(value, datetime) or value.tzinfo is None:
-        raise MessageError("not an aware time")
-    try:
-        written = (value if value.tzinfo is UTC else value.astimezone(UTC)).isoformat()
-    except OverflowError:
-        raise MessageError("not a time in UTC") from None
-    return written[:-6] + "Z"
 
 
 def user_name(value: object) -> str:

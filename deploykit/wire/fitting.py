@@ -6,7 +6,8 @@ Rules:
 * All texts of a message share the room: a text shorter than the share stays whole, a longer one is cut to it.
 * A cut text keeps more of its end than of its beginning, and a mark between them gives the number of lost characters.
 * A list is shortened only where its shortest texts do not fit. Commits lose the last, steps the first.
-* Only free texts, and lists of texts or records, are cut: no value that a machine acts on changes.
+* Only free texts, and lists of texts or records, are cut: no value that a machine acts on changes. A list with a bound
+  of its own is such a value.
 """
 
 from __future__ import annotations
@@ -99,7 +100,9 @@ def _cut_value(kind: FieldType, value: Any, room: int, keep: int, *, last: bool 
             return _cut_value(item, value, room, keep)
         case RecordType(cls=cls) if isinstance(value, cls):
             return _cut(value, room, keep)
-        case ListOf(item=item) if isinstance(value, tuple | list) and (isinstance(item, RecordType) or _is_free(item)):
+        case ListOf(item=item, most=None) if isinstance(value, tuple | list) and (
+            isinstance(item, RecordType) or _is_free(item)
+        ):
             kept = value if len(value) <= keep else value[len(value) - keep :] if last else value[:keep]
             return tuple(_cut_value(item, each, room, keep) for each in kept)
     return value

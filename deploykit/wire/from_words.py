@@ -14,8 +14,9 @@ from deploykit.errors import MessageError, UsageError
 from deploykit.messages import Message, new_id
 from deploykit.wire import field_types
 from deploykit.wire.decoder import read_event
-from deploykit.wire.field_types import FieldType, Leaf, ListOf, Maybe, format_time
+from deploykit.wire.field_types import FieldType, Leaf, ListOf, Maybe
 from deploykit.wire.strictjson import parse
+from deploykit.wire.times import format_time, parse_time
 
 _AHEAD = re.compile(r"\+([0-9]{1,9})([smhd]?)\Z")
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -60,7 +61,7 @@ def message_from_words(
 def _value(kind: FieldType, name: str, text: str, now: datetime) -> object:
     if isinstance(kind, Maybe):
         return None if text == "null" else _value(kind.item, name, text, now)
-    if isinstance(kind, Leaf) and kind.check is field_types.parse_time and (ahead := _AHEAD.match(text)):
+    if isinstance(kind, Leaf) and kind.check is parse_time and (ahead := _AHEAD.match(text)):
         try:
             return format_time(now + timedelta(seconds=int(ahead[1]) * _SECONDS[ahead[2]]))
         except OverflowError:

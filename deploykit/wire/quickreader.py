@@ -14,6 +14,7 @@ from deploykit.names import parse_node_name, parse_ref_name, parse_repo_name, pa
 from deploykit.wire import batch, field_types
 from deploykit.wire.envelope import extension_problems
 from deploykit.wire.field_types import CARRIED, FieldType, Leaf, ListOf, Maybe
+from deploykit.wire.forms import form_problems, forms
 from deploykit.wire.strictjson import MAX_ITEMS, within_limits
 
 T = TypeVar("T")
@@ -37,8 +38,11 @@ def fields_reader(cls: type[T]) -> Callable[[dict[str, Any], dict[str, Any]], T]
     fields = field_types.fields(cls)
     required = tuple((f.name, value_reader(f.type)) for f in fields if f.required)
     others = tuple((f.name, value_reader(f.type)) for f in fields if not f.required)
+    choices = bool(forms(cls))
 
     def read(data: dict[str, Any], arguments: dict[str, Any]) -> T:
+        if choices and form_problems(cls, data):
+            raise MessageError("neither of its forms, or both")
         for name, reader in required:
             arguments[name] = reader(data[name])
         for name, reader in others:

@@ -9,7 +9,8 @@ from typing import Any, Final
 import attrs
 
 from deploykit.messages.base import Message
-from deploykit.wire.field_types import format_time, never_written
+from deploykit.wire.field_types import never_written
+from deploykit.wire.times import format_time
 
 #: Fields that are never shown, although some of them stand on the wire.
 _SECRET: Final = frozenset({"password_hash", "password"})

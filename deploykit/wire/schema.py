@@ -1,7 +1,9 @@
 """JSON Schemas of the native wire, made from the message classes; and whether a change keeps old readers.
 
 Rule: within `…v1` a schema only ever gains optional fields. Any other change makes frames that some reader in a mixed
-fleet refuses, and needs a new type (`…v2`) beside the old one.
+fleet refuses, and needs a new type (`…v2`) beside the old one. One exception: a new field may stand in place of
+required ones, as `parts` does for `ref` and `commit`. Old readers refuse such a message whole, which is what it is
+for: a command that a node does not understand must not be half obeyed.
 """
 
 from __future__ import annotations
@@ -9,13 +11,14 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from deploykit.errors import UsageError
 from deploykit.messages import BY_TYPE, Message
 from deploykit.wire import field_types
 from deploykit.wire.field_types import FieldType, Leaf, ListOf, Maybe, RecordType
+from deploykit.wire.forms import forms
 from deploykit.wire.strictjson import MAX_ITEMS
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -80,12 +83,19 @@ def _record(cls: type, nested: dict[str, Any]) -> dict[str, Any]:
         if field.name in descriptions:
             properties[field.name] = {**properties[field.name], "description": descriptions[field.name]}
     properties |= dict.fromkeys(sorted(field_types.never_written(cls)), False)
-    return {
+    made: dict[str, Any] = {
         "type": "object",
         "properties": properties,
         "required": [f.name for f in field_types.fields(cls) if f.required],
         "maxProperties": MAX_ITEMS,
     }
+    for instead, others in forms(cls).items():  # one at most
+        made["oneOf"] = [_form(others, [instead]), _form([instead], others)]
+    return made
+
+
+def _form(required: Sequence[str], absent: Sequence[str]) -> dict[str, Any]:
+    return {"required": list(required), "properties": dict.fromkeys(absent, False)}
 
 
 def _type_schema(kind: FieldType, nested: dict[str, Any]) -> dict[str, Any]:
@@ -169,7 +179,7 @@ def incompatibilities(old: object, new: object, path: str = "") -> list[str]:
     """Return the changes from `old` to `new` that a mixed fleet could not handle, each with its path.
 
     Old and new readers must accept what old and new writers write. So a new schema may have new optional properties,
-    and new `$defs` for them; nothing else may change but texts for people.
+    and new `$defs` for them, and a new form in place of required ones; nothing else may change but texts for people.
     """
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         return list(_differences(old, new, path))
@@ -177,21 +187,39 @@ def incompatibilities(old: object, new: object, path: str = "") -> list[str]:
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str) -> Iterator[str]:
+    replaced = _replaced(old, new)
     for key in sorted(old.keys() | new.keys()):
         here = f"{path}/{key}"
         if key in _ONLY_FOR_PEOPLE and not path.endswith("/properties"):
             continue
         if key == "required" and not path.endswith("/properties"):
-            gone, come = set(old.get(key, ())) - set(new.get(key, ())), set(new.get(key, ())) - set(old.get(key, ()))
+            gone, come = (
+                set(old.get(key, ())) - set(new.get(key, ())) - replaced,
+                set(new.get(key, ())) - set(old.get(key, ())),
+            )
             yield from (f"{path}: {name} was required, newer writers may leave it out" for name in sorted(gone))
             yield from (f"{path}: {name} is required now, older writers leave it out" for name in sorted(come))
         elif key not in new:
             yield f"{here}: is gone"
         elif key not in old:
+            if key == "oneOf" and replaced:
+                continue
             if path.rpartition("/")[2] not in ("properties", "$defs") and key != "$defs":
                 yield f"{here}: is new"
         else:
             yield from incompatibilities(old[key], new[key], here)
+
+
+def _replaced(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:
+    """Return the fields, required before, in whose place a new one may stand: what old writers write is still read."""
+    match new.get("oneOf"):
+        case [{"required": [*kept]}, {"required": [instead]}] if (
+            "oneOf" not in old
+            and instead not in old.get("properties", {})
+            and set(kept) <= set(old.get("required", ()))
+        ):
+            return set(kept)
+    return set()
 
 
 def _short(value: object) -> str:

@@ -101,7 +101,7 @@ def written(journal: JournalPort, head: JournalHead) -> float:
         expires_in=timedelta(minutes=5),
     )
     batches = [plan.nodes[begin : begin + _BATCH] for begin in range(0, len(plan.nodes), _BATCH)]
-    commands = [list(maker.deploys("deploy", NEW.ref, NEW.commit, batch, now)) for batch in batches]
+    commands = [list(maker.deploys("deploy", NEW, batch, now)) for batch in batches]
     events = [
         EventRecord(
             at=head.begun, event=NodeAnswered(node=node, phase="deploy", outcome="success", live=NEW, previous=OLD)

@@ -23,5 +23,5 @@ class FakeMirrors(MirrorHandler):
     def sync(self, repo: RepoName, **_: Any) -> bool:
         return True
 
-    def reclone_if_damaged(self, repo: RepoName, error: BaseException | None) -> None:
+    def reclone(self, repo: RepoName) -> None:
         pass

@@ -8,7 +8,7 @@ from pathlib import Path
 from deploykit.git.repository import Repository
 from deploykit.release import DeployResult, Release, Runner, Site
 from deploykit.settings import SiteSettings
-from deploykit.trees import compare
+from tests.support.aftercut import assert_whole
 from tests.support.gitrepo import EXECUTABLE, GitRepo
 
 Files = Mapping[str, bytes | tuple[str, bytes]]
@@ -72,11 +72,4 @@ class Shop:
 
     def whole(self) -> None:
         """Assert what must be true of a site at every instant: current points at a release that verifies."""
-        link = self.path / "current"
-        if not link.is_symlink():
-            assert not link.exists()
-            return
-        name = self.site.live_name()
-        assert name
-        assert link.is_dir(), f"current points at {link.readlink()}, which is not there"
-        assert not compare(self.site.manifest(name), self.site.release_path(name), paranoid=True)
+        assert_whole(self.site)

@@ -234,7 +234,7 @@ class WebWorld:
         return DeployRequested(**base, audience=(node,), requested_by=self.text("ann@desk"), rollout=rollout, **wanted)
 
     def _report(self, minutes: float, command: DeployRequested, **fields: Any) -> DeployReported:
-        release = f"{command.ref.rpartition('/')[2]}-{command.commit[:8]}"
+        release = f"{(command.ref or '').rpartition('/')[2]}-{command.commit[:8]}"
         made = SiteRelease(release=release, ref=command.ref, commit=command.commit)
         live: dict[str, Any] = {"ref": command.ref, "commit": command.commit, "release": release, "live_known": True}
         node = command.audience[0]

@@ -233,7 +233,7 @@ class Agent(Service):
     def _show(self) -> None:
         """Have the metrics show this node's sites, repositories and spool."""
         settings = self.settings
-        gated = ("gate_decisions_total",) if any(s.require_build for s in settings.sites.values()) else ()
+        gated = ("gate_decisions_total",) if any(s.gated for s in settings.sites.values()) else ()
         self.metrics.expect(
             "agent",
             sites=settings.sites,

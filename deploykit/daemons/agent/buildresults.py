@@ -44,7 +44,7 @@ WORKERS: Final = BUILT_WORKERS
 def wants_builds(settings: Settings) -> bool:
     """Return whether a node must hear of builds: a repository is fetched after them, or a site requires one."""
     fetched = any(chosen.fetch_on == "build" for chosen in settings.repositories.values())
-    return fetched or any(site.require_build for site in settings.sites.values())
+    return fetched or any(site.gated for site in settings.sites.values())
 
 
 class BuildResultHandler:

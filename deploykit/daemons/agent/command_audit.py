@@ -21,6 +21,7 @@ from deploykit.audit.record import AuditEntry, Decision
 from deploykit.daemons.service.auditing import AuditWriter
 from deploykit.daemons.service.throttle import KeyedThrottle, LogThrottle
 from deploykit.messages import DeployRequested, RolloutAbort
+from deploykit.messages.site import parts_in_full
 from deploykit.names import NodeName
 from deploykit.release import DeployResult
 from deploykit.trust.check import Verified
@@ -200,8 +201,9 @@ def _entry(
         correlation_id=request.correlation_id or request.id,
         details={
             "phase": request.phase,
-            "ref": request.ref,
+            "ref": request.ref or "",
             "commit": request.commit,
+            **({"parts": parts_in_full(request.parts)} if request.parts else {}),
             "key": command.key,
             "body": command.digest.hex(),
             **({"requested_by": request.requested_by} if request.requested_by else {}),

@@ -9,16 +9,16 @@ Rules:
 
 from __future__ import annotations
 
-import contextlib
 import uuid
 from typing import Final
 
 import attrs
 
-from deploykit.errors import InvalidName
-from deploykit.messages import DeployOutcome, DeployReported, DeployRequested, SiteRelease, StepReport, one_line
-from deploykit.names import NodeName, parse_object_id, parse_ref_name
-from deploykit.release import DeployResult, Release
+from deploykit.daemons.agent.sitestates import named_release
+from deploykit.messages import DeployOutcome, DeployReported, DeployRequested, StepReport, one_line
+from deploykit.messages.site import version_of
+from deploykit.names import NodeName
+from deploykit.release import DeployResult
 
 #: The namespace of report ids.
 _REPORTS: Final = uuid.UUID("6b0f6f0c-53f5-4b8e-9a3c-0b0d54f3b9a1")
@@ -68,33 +68,16 @@ class DeployReportMaker:
 
     def without_steps(self, request: DeployRequested, copy: str, result: DeployResult) -> DeployReported:
         """Report a result. A release that was carried out before and is not live any more is a failure."""
-        outcome, detail, live = result.outcome, result.detail, _named(result.live)
+        outcome, detail, live = result.outcome, result.detail, named_release(result.live)
         if (
             outcome == "success"
             and request.phase not in ("prepare", "discard")
-            and not _is_asked_for(result.live, request)
+            and (live is None or version_of(live) != version_of(request))
         ):
             outcome, detail = "failure", f"it was done ({detail or result.release}), and is not live any more"
         report = self.without_result(request, copy, outcome, detail=detail)
         if live is not None:
-            report = attrs.evolve(report, release=live.release, ref=live.ref, commit=live.commit)
+            report = attrs.evolve(report, release=live.release, ref=live.ref, commit=live.commit, parts=live.parts)
         return attrs.evolve(
-            report, live_known=result.seen, target=_named(result.about), previous=_named(result.previous)
+            report, live_known=result.seen, target=named_release(result.about), previous=named_release(result.previous)
         )
-
-
-def _is_asked_for(release: Release | None, request: DeployRequested) -> bool:
-    return release is not None and (release.ref, release.commit) == (request.ref, request.commit)
-
-
-def _named(release: Release | None) -> SiteRelease | None:
-    """Name a release as the site's own records have it; somebody may have made it from what is no full ref."""
-    if release is None:
-        return None
-    with contextlib.suppress(InvalidName):
-        return SiteRelease(
-            release=release.name, ref=parse_ref_name(release.ref), commit=parse_object_id(release.commit)
-        )
-    with contextlib.suppress(InvalidName):
-        return SiteRelease(release=release.name, commit=parse_object_id(release.commit))
-    return SiteRelease(release=release.name)

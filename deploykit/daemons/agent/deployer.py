@@ -2,7 +2,7 @@
 
 Rules:
 
-* Exactly the command's ref and commit are deployed, whatever the ref names by now.
+* Exactly the command's ref and commit, or parts, are deployed, whatever the refs name by now.
 * The build gate is asked first. What it refuses, touches nothing.
 * Whether a command's rollout was aborted is asked again under the site's lock: it may have waited there.
 * The site decides whether it needs the mirror. A rollback or an activation is tried without one first.
@@ -15,25 +15,22 @@ import contextlib
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Final, TypedDict
+from typing import TypedDict
 
 import attrs
 
+from deploykit.daemons.agent.commandsources import CommandSources, other_repositories
 from deploykit.daemons.agent.gate import BuildGate
 from deploykit.daemons.agent.mirrors import MirrorHandler
-from deploykit.daemons.agent.progress import CommandProgress, ProgressSender
-from deploykit.errors import DeploykitError, MirrorError, PolicyRefused
+from deploykit.daemons.agent.progress import ProgressSender
+from deploykit.daemons.agent.sitestates import release_of
+from deploykit.errors import DeploykitError, LfsMissing, PolicyRefused
 from deploykit.messages import DeployOutcome, DeployRequested, one_line
-from deploykit.mirror import Mirror
-from deploykit.names import RepoName
-from deploykit.release import DeployResult, Runner, Site
+from deploykit.release import DeployResult, PartRequest, Runner, Site, TreeSource
 from deploykit.settings.node import Settings
 from deploykit.trust.signature import Signers
 
 _log = logging.getLogger(__name__)
-
-#: The step of a command's progress in which its commit is fetched. It is the mirror's: no release has it among its own.
-FETCH: Final = "fetch"
 
 
 class _Origin(TypedDict):
@@ -74,9 +71,12 @@ class SiteDeployer:
         site = self._settings.sites.get(request.site)
         if site is None:
             return DeployResult(outcome="refused", detail=f"this node has no site {request.site}")
+        if why := other_repositories(request, site):
+            return DeployResult(outcome="refused", detail=why)
         named = one_line(request.requested_by)
         requested_by = f"{named}, signed {signer}" if named else str(signer)
         runner: Runner | None = None
+        sources: CommandSources | None = None
         result: DeployResult | None = None
         try:
             progress = self._progress.command(request)
@@ -91,7 +91,8 @@ class SiteDeployer:
             if note := self._gate.ask(request, runner.site, resumed=resumed).note:
                 requested_by = f"{requested_by}, {note}"
             with progress, contextlib.ExitStack() as stack:
-                result = self._run(stack, runner, site.repo, request, requested_by, progress)
+                sources = CommandSources(self._settings, self._mirrors, request, progress, stack)
+                result = self._run(sources, runner, request, requested_by)
             if note:
                 result = attrs.evolve(result, detail="; ".join(filter(None, (note, result.detail))))
         except Exception as error:  # noqa: BLE001 -- the asker gets one final report, whatever went wrong here
@@ -101,30 +102,25 @@ class SiteDeployer:
                     result = runner.with_site_state(result) if runner is not None else result
             else:  # the deploy has its result; this failed after it
                 _log.exception("after the deploy of %s", request.site)
-        self._mirrors.reclone_if_damaged(site.repo, result.error)
+        for repo in sources.damaged(result.error) if sources is not None else ():
+            self._mirrors.reclone(repo)
         return result
 
     def _run(
-        self,
-        stack: contextlib.ExitStack,
-        runner: Runner,
-        repo: RepoName,
-        request: DeployRequested,
-        requested_by: str,
-        progress: CommandProgress,
+        self, sources: CommandSources, runner: Runner, request: DeployRequested, requested_by: str
     ) -> DeployResult:
         """Run the command's phase. What the site refuses without a mirror, untouched, is tried again with one.
 
         Args:
-            stack: closes the mirror.
+            sources: opens mirrors.
             runner: of the site.
-            repo: the site's repository.
             request: the command.
             requested_by: for the site's records.
-            progress: of the command.
         """
-        ref, commit, phase = request.ref, request.commit, request.phase
+        ref, commit, phase = request.ref or "", request.commit, request.phase
         more = _Origin(request=request.id, requested_by=requested_by, rollout=request.rollout or "")
+        if request.parts and phase in ("activate", "rollback", "discard"):
+            _check_parts(request, runner.site)
         if phase == "discard":
             return runner.discard(ref, commit, **more)
         if phase in ("activate", "rollback"):
@@ -132,26 +128,31 @@ class SiteDeployer:
             result = put_live(commit, ref=ref, **more)
             if result.outcome != "refused" or isinstance(result.error, PolicyRefused):
                 return result
-        mirror = stack.enter_context(self._mirrors.mirror(repo))
-        self._make_current(mirror, repo, request, progress)
-        if phase in ("activate", "rollback"):
-            return put_live(commit, ref=ref, source=mirror, **more)
+            return _with_objects(sources, lambda source: put_live(commit, ref=ref, source=source, **more))
         make = runner.deploy if phase == "deploy" else runner.prepare
-        return make(mirror, ref, commit, **more)
+        parts = {part.repo: PartRequest(ref=part.ref, commit=part.commit) for part in request.parts}
+        return _with_objects(sources, lambda source: make(source, ref, commit, parts=parts, **more))
 
-    def _make_current(
-        self, mirror: Mirror, repo: RepoName, request: DeployRequested, progress: CommandProgress
-    ) -> None:
-        """Fetch unless the mirror holds the requested commit under its ref."""
-        try:
-            if mirror.resolve(request.ref).commit == request.commit:
-                return
-        except MirrorError:
-            _log.info("[%s] does not hold %s yet: fetching", repo, request.ref)
-        with progress.step(FETCH) as fetching:
-            fetching.done = self._mirrors.sync(
-                repo, ref=request.ref, commit=request.commit, correlation_id=request.correlation_id
-            )
+
+def _with_objects(sources: CommandSources, act: Callable[[TreeSource], DeployResult]) -> DeployResult:
+    """Act; where objects of Git LFS are missing, fetch once and try again. Until then nothing is touched."""
+    source = sources.source()
+    result = act(source)
+    if result.outcome != "refused" or not isinstance(result.error, LfsMissing):
+        return result
+    sources.fetch_objects(result.error)
+    return act(source)
+
+
+def _check_parts(request: DeployRequested, site: Site) -> None:
+    """Refuse a command whose id stands for other parts in the site's records: an id alone is no proof.
+
+    Raises:
+        PolicyRefused: they differ.
+    """
+    for release in site.recorded().releases:
+        if release.commit == request.commit and release_of(release).parts != request.parts:
+            raise PolicyRefused(f"release {release.name} has the id of the command's parts, and is made of others")
 
 
 def _check(objection: Callable[[Site], str], site: Site) -> None:

@@ -177,7 +177,7 @@ class NodeDescriber:
     def _repos(self, question: NodeQueried, sites: list[SiteName]) -> list[RepoName]:
         """Return the repositories whose refs may be listed: all, or those of the sites where not all are visible."""
         everything = question.site is None and len(sites) == len(self._settings.sites)
-        of_sites = {self._settings.sites[name].repo for name in sites}
+        of_sites = {repo for name in sites for repo in self._settings.sites[name].repos}
         wanted = [repo for repo in self._refs if everything or repo in of_sites]
         return [repo for repo in wanted if question.repo is None or repo == question.repo]
 

@@ -11,14 +11,16 @@ Rules:
 * A command that this site has begun is not asked again when it is resumed: a crash in between must not turn it into a
   refusal. Another command under its id is asked.
 * A command without a build is authorized by `trust.policy`. Here it is only noted, for the report and the records.
+* Of a site of several repositories each commit needs its builds, or was live and good here before.
 * What cannot be read leaves the gate closed. Refusals are seen by others: they quote neither paths nor principals.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Final, Literal
 
 import attrs
@@ -29,6 +31,7 @@ from deploykit.daemons.agent.result_audit import ResultAudit
 from deploykit.daemons.service.metrics import Metrics
 from deploykit.errors import AuditError, BuildStoreError, DeploykitError, KeyFileError, MessageError, PolicyRefused
 from deploykit.messages import MAX_EVIDENCE, DeployRequested, utc_now
+from deploykit.names import ObjectId, RepoName
 from deploykit.release import Site
 from deploykit.settings.node import Settings
 from deploykit.settings.site import NodeSiteSettings
@@ -103,7 +106,7 @@ class BuildGate:
         settings = self._sites[request.site]
         if len(request.evidence) > MAX_EVIDENCE:
             raise PolicyRefused(f"the command carries more than {MAX_EVIDENCE} build results", "send fewer")
-        if not settings.require_build or request.phase == "discard":
+        if not settings.gated or request.phase == "discard":
             return GatePassage("not-needed")
         try:
             passage = self._ask(request, site, settings, resumed=resumed)
@@ -120,29 +123,39 @@ class BuildGate:
             return GatePassage("not-needed")
         if resumed and _begun(request, site):
             return _WITHOUT if request.without_build else GatePassage("open")
-        decision, doubts = self._decide(request, settings)
-        if decision is not None and decision.open:
+        sources = _sources(request, settings)
+        decisions, doubts = self._decide(request, sources, settings)
+        if decisions is not None and all(decision.open for decision in decisions.values()):
             return GatePassage("open")
-        if _was_good(request, site):
+        closed = [
+            source
+            for source in sources
+            if (decisions is None or not decisions[source].open) and not _was_good(source, settings, site)
+        ]
+        if not closed:
             return GatePassage("not-needed")
         if request.without_build:
             return _WITHOUT
-        if decision is None:
+        if decisions is None:
             raise PolicyRefused(
                 "whether a build succeeded cannot be read on this node now", "see the log of its agent, and ask again"
             )
-        raise PolicyRefused("; ".join((*decision.refusals, *doubts)), _REMEDY)
+        refusals = (f"{source.label}{line}" for source in closed for line in decisions[source].refusals)
+        raise PolicyRefused("; ".join((*refusals, *doubts)), _REMEDY)
 
-    def _decide(self, request: DeployRequested, settings: NodeSiteSettings) -> tuple[GateDecision | None, list[str]]:
-        """Return the decision and what is wrong with the evidence; no decision where results cannot be read."""
+    def _decide(
+        self, request: DeployRequested, sources: Sequence[_Source], settings: NodeSiteSettings
+    ) -> tuple[dict[_Source, GateDecision] | None, list[str]]:
+        """Return the decisions and what is wrong with the evidence; no decisions where results cannot be read."""
         now = self._now()
         try:
             carried, doubts = self._carried(request, now)
-            known = [*carried.values(), *self._stored(request, settings, now, without=carried)]
+            known = [*carried.values(), *self._stored(request, sources, settings, now, without=carried)]
         except (BuildStoreError, KeyFileError) as error:
             _log.error("gate of %s: %s", request.site, error)
             return None, []
-        return decide(settings.require_build, settings.repo, request.commit, known, now), doubts
+        made = {each: decide(settings.jobs_of(each.repo), each.repo, each.commit, known, now) for each in sources}
+        return made, doubts
 
     def _carried(self, request: DeployRequested, now: datetime) -> tuple[dict[bytes, KnownResult], list[str]]:
         """Return the results that a command carries, kept where they are good, and a line for each that is none."""
@@ -170,13 +183,23 @@ class BuildGate:
             _log.warning("evidence is not kept: %s", error)
 
     def _stored(
-        self, request: DeployRequested, settings: NodeSiteSettings, now: datetime, *, without: dict[bytes, KnownResult]
+        self,
+        request: DeployRequested,
+        sources: Sequence[_Source],
+        settings: NodeSiteSettings,
+        now: datetime,
+        *,
+        without: dict[bytes, KnownResult],
     ) -> list[KnownResult]:
-        """Return the stored results of the commit, each judged anew from its bytes."""
+        """Return the stored results of the commits, each judged anew from its bytes."""
         found = []
         skew = self._trust.policy.skew
         since, until = now - self._remember - skew, now + skew
-        for signed in self._store.of(settings.repo, request.commit, settings.require_build, since=since, until=until):
+        stored = (
+            self._store.of(each.repo, each.commit, settings.jobs_of(each.repo), since=since, until=until)
+            for each in sources
+        )
+        for signed in chain.from_iterable(stored):
             carried = without.get(signed.digest)
             if carried is not None and not carried.objection:
                 continue
@@ -187,6 +210,28 @@ class BuildGate:
         return found
 
 
+@attrs.frozen(slots=True)
+class _Source:
+    """A commit of one repository that a command would put live; the label says which, where there are several."""
+
+    repo: RepoName
+    commit: ObjectId
+    label: str = ""
+
+
+def _sources(request: DeployRequested, settings: NodeSiteSettings) -> tuple[_Source, ...]:
+    """Return what a command would put live.
+
+    Raises:
+        PolicyRefused: it is one commit, and the site does not say of which repository.
+    """
+    if request.parts:
+        return tuple(_Source(part.repo, part.commit, f"{part.repo}: ") for part in request.parts)
+    if settings.repo is None:
+        raise PolicyRefused(f"site {request.site} is made of several repositories, and the command names one commit")
+    return (_Source(settings.repo, request.commit),)
+
+
 def _better(new: KnownResult, old: KnownResult | None) -> KnownResult:
     """Return the one that counts, of two copies of a result: a bad copy must not hide a good one."""
     return new if old is None or old.objection else old
@@ -194,7 +239,7 @@ def _better(new: KnownResult, old: KnownResult | None) -> KnownResult:
 
 def gate_problems(settings: Settings) -> tuple[str, ...]:
     """Return why this node's gates cannot open, if the store of results cannot be read."""
-    if not any(site.require_build for site in settings.sites.values()):
+    if not any(site.gated for site in settings.sites.values()):
         return ()
     try:
         builds_of(settings.state).count()
@@ -216,13 +261,17 @@ def _begun(request: DeployRequested, site: Site) -> bool:
     )
 
 
-def _was_good(request: DeployRequested, site: Site) -> bool:
+def _was_good(source: _Source, settings: NodeSiteSettings, site: Site) -> bool:
     """Return whether the commit was live on this site and all steps passed, and was not taken back."""
     try:
         releases = site.recorded().releases
     except DeploykitError:
         return False
-    return any(r.commit == request.commit and r.status == "good" and r.activated for r in releases)
+    good = (release for release in releases if release.status == "good" and release.activated)
+    if settings.repo is not None:
+        return any(release.commit == source.commit and not release.parts for release in good)
+    here = (source.repo, source.commit)
+    return any((part.repo, part.commit) == here for release in good for part in release.parts)
 
 
 def only_prepared(request: DeployRequested, site: Site) -> bool:

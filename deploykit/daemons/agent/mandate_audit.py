@@ -16,6 +16,7 @@ from deploykit.audit.record import AuditEntry, Decision
 from deploykit.daemons.service.auditing import AuditWriter
 from deploykit.daemons.service.throttle import KeyedThrottle, LogThrottle
 from deploykit.messages import RolloutApproved
+from deploykit.messages.site import parts_in_full
 from deploykit.names import NodeName
 from deploykit.trust.signature import Signers
 
@@ -87,6 +88,7 @@ def _entry(decision: Decision, approved: RolloutApproved, signers: Signers, dige
             "not_after": approved.not_after.isoformat(),
             **({"ref": approved.ref} if approved.ref else {}),
             **({"commit": approved.commit} if approved.commit else {}),
+            **({"parts": parts_in_full(approved.parts)} if approved.parts else {}),
             **({"without_build": "yes"} if approved.without_build else {}),
             **({"override_lock": approved.override_lock} if approved.override_lock else {}),
             **({"requested_by": approved.requested_by} if approved.requested_by else {}),

@@ -22,7 +22,7 @@ from deploykit.daemons.agent.guards import AuthorizedCommand, CommandGuard, Obje
 from deploykit.daemons.agent.mandates import Mandates, WeighedMandate
 from deploykit.daemons.agent.mandatestore import StoredMandate, is_digest
 from deploykit.daemons.agent.rollout_guard import carried_out
-from deploykit.daemons.agent.sitestates import named_release, origin_of
+from deploykit.daemons.agent.sitestates import named_release, operation_of
 from deploykit.errors import DeploykitError, KeyFileError, PolicyRefused
 from deploykit.messages import DeployRequested, SiteRelease
 from deploykit.release import DeployResult, Runner, Site
@@ -120,7 +120,7 @@ class MandateGuard(CommandGuard):
             weighed = self._weigh(self._stored, now)
         except KeyFileError as error:
             return Objection(why=f"its mandate cannot be judged now: {error}", missing=True)
-        target = SiteRelease(release="", ref=request.ref, commit=request.commit)
+        target = SiteRelease(release="", ref=request.ref, commit=request.commit, parts=request.parts)
         if why := self._outside(weighed, previous=None, live=target):
             return Objection(why=why)
         if not (why := self._not_enough(weighed)):
@@ -184,9 +184,10 @@ class MandateGuard(CommandGuard):
 def _ways_back(request: DeployRequested, site: Site) -> tuple[SiteRelease, ...]:
     """Return where other commands of this command's rollout took the site back, or tried to."""
     found = []
-    for each in site.recorded().operations:
+    record = site.recorded()
+    for each in record.operations:
         ours = each.rollout == request.rollout and each.request != request.id
         if ours and each.phase == "rollback" and each.outcome != "refused":
-            ref, commit = origin_of(each.ref, each.commit)
-            found.append(SiteRelease(release=each.release, ref=ref, commit=commit))
+            there = operation_of(each, record)
+            found.append(SiteRelease(release=there.release, ref=there.ref, commit=there.commit, parts=there.parts))
     return tuple(found)

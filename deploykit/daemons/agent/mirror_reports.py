@@ -23,10 +23,15 @@ from deploykit.names import ObjectId, RefName, is_zero
 
 @attrs.frozen(slots=True)
 class RefProblem:
-    """Why a ref is not where it should be: in the mirror, or in a directory."""
+    """Why a ref is not where it should be: in the mirror, or in a directory.
+
+    Args:
+        of_fetch: a fetch found it, and only another fetch of the ref shows that it is gone.
+    """
 
     outcome: MirrorOutcome
     detail: str
+    of_fetch: bool = False
 
 
 @attrs.frozen(slots=True)
@@ -66,7 +71,7 @@ def reports_after(
         outcome: of the fetch.
         asked: the requests that it answers.
         held: the mirror's refs now.
-        problems: refs whose directory does not show what the mirror holds.
+        problems: refs whose directory does not show what the mirror holds, or that lack objects of Git LFS.
         reported: what the last call returned.
 
     Returns:
@@ -80,7 +85,10 @@ def reports_after(
             if refusal.ref is not None:  # see `left_out` for the others
                 here = _of(refusal.ref, held)
                 changes[refusal.ref] = RefChange(refusal.ref, refusal.old or here, refusal.new or here)
-                now[refusal.ref] = RefProblem("refused", refusal.reason)
+                now[refusal.ref] = RefProblem("refused", refusal.reason, of_fetch=True)
+    known = now.keys() | changes.keys()
+    earlier = {ref: each for ref, each in _not_looked_at(outcome, asked, reported).items() if ref not in known}
+    now |= {ref: problem for ref, (problem, _) in earlier.items()}
     reports: list[RefReport] = []
     for each in asked:
         if each.claim is not None:
@@ -91,14 +99,31 @@ def reports_after(
         if ref not in done and (ref not in now or reported.get(ref) != (now[ref], change.new)):
             reports.append(_report(ref, change.old, change.new, now.get(ref), reason))
     done |= changes.keys()
-    for ref in now.keys() - done:
+    for ref in now.keys() - done - earlier.keys():
         if reported.get(ref) != (now[ref], _of(ref, held)):
             reports.append(_report(ref, _of(ref, held), _of(ref, held), now[ref], reason))
     for ref in sorted(reported.keys() - now.keys() - done):
         if ref in held:
             reports.append(RefReport(ref, held[ref], held[ref], "unchanged", "the problem is gone", reason))
     counted = {ref: (problem, changes[ref].new if ref in changes else _of(ref, held)) for ref, problem in now.items()}
-    return reports, counted
+    return reports, counted | earlier
+
+
+def lfs_problems(outcome: FetchResult | DeploykitError) -> dict[RefName, RefProblem]:
+    """Return the refs that lack objects of Git LFS after a fetch: each fetch looks at all of them."""
+    gaps = outcome.lfs.gaps if isinstance(outcome, FetchResult) else ()
+    return {gap.ref: RefProblem("failed", gap.reason, of_fetch=True) for gap in gaps}
+
+
+def _not_looked_at(outcome: FetchResult | DeploykitError, asked: Sequence[FetchAsked], reported: Reported) -> Reported:
+    """Return the problems of earlier fetches that this one says nothing about."""
+    earlier = {ref: each for ref, each in reported.items() if each[0].of_fetch}
+    if isinstance(outcome, DeploykitError):
+        return earlier
+    if outcome.confirmed is None:  # it looked at every ref
+        return {}
+    claimed = {each.claim.ref for each in asked if each.claim is not None}
+    return {ref: each for ref, each in earlier.items() if each[0].outcome == "refused" and ref not in claimed}
 
 
 def _answer(
@@ -130,6 +155,15 @@ def _report(ref: RefName, old: ObjectId, new: ObjectId, problem: RefProblem | No
 
 def _of(ref: RefName, held: Mapping[RefName, ObjectId]) -> ObjectId:
     return held.get(ref) or zero_like(next(iter(held.values()), ObjectId("")))
+
+
+def word_for(outcome: FetchResult | DeploykitError) -> MirrorOutcome:
+    """Return the outcome of a whole fetch in one word: the worst of what it did."""
+    if isinstance(outcome, DeploykitError) or outcome.lfs.gaps:
+        return "failed"
+    if outcome.refused:
+        return "refused"
+    return "updated" if outcome.changes else "unchanged"
 
 
 def left_out(outcome: FetchResult | DeploykitError, reported: frozenset[str]) -> tuple[str, frozenset[str]]:

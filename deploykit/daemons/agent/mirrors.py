@@ -25,16 +25,25 @@ from deploykit.builds.store import builds_of
 from deploykit.bus import Ack, Delivery, Reject, Retry, Verdict
 from deploykit.checkouts import Checkouts
 from deploykit.daemons.agent.builtfetches import BUILT, BuiltFetches, Refs
-from deploykit.daemons.agent.mirror_reports import FetchAsked, RefProblem, RefReport, Reported, left_out, reports_after
+from deploykit.daemons.agent.damage import damaged_among
+from deploykit.daemons.agent.mirror_reports import (
+    FetchAsked,
+    RefProblem,
+    RefReport,
+    Reported,
+    left_out,
+    lfs_problems,
+    reports_after,
+    word_for,
+)
 from deploykit.daemons.agent.pending_reports import PendingReports
 from deploykit.daemons.agent.reports import Reporter
+from deploykit.daemons.agent.submodules import SubmoduleCheckouts
 from deploykit.daemons.service.metrics import Metrics
 from deploykit.errors import (
     DeploykitError,
     MessageError,
-    MirrorCorrupt,
     MirrorError,
-    TreeDamaged,
     UsageError,
 )
 from deploykit.git.transport.address import parse_origin_url
@@ -90,6 +99,7 @@ class MirrorHandler:
         self._pending = PendingReports(reporter)
         self._built = BuiltFetches(settings, builds_of(settings.state))
         self._checkouts = {repo: _checkouts_of(settings, repo) for repo in settings.repositories}
+        self._submodules = SubmoduleCheckouts(settings, self.mirror, self._fetch_soon, self.reclone)
         self._reported: dict[RepoName, Reported] = {}
         self._left_out: dict[RepoName, frozenset[str]] = {}
         self._at_start: dict[RepoName, list[Answer]] = {}
@@ -236,14 +246,8 @@ class MirrorHandler:
                     failed[repo] = "; ".join(f"{ref}: {problem.detail}" for ref, (problem, _) in refs.items())
         return failed
 
-    def reclone_if_damaged(self, repo: RepoName, error: BaseException | None) -> None:
-        """Have the mirror cloned again where an error, or a cause of it, says that it is damaged. Raises nothing."""
-        while error is not None and not isinstance(error, TreeDamaged | MirrorCorrupt):
-            error = error.__cause__
-        if error is not None:
-            self._reclone(repo)
-
-    def _reclone(self, repo: RepoName) -> None:
+    def reclone(self, repo: RepoName) -> None:
+        """Have a mirror cloned again that is damaged. Raises nothing."""
         try:
             self._pool.reclone(repo)
         except Exception as problem:  # noqa: BLE001 -- the caller has more important things to report
@@ -268,7 +272,7 @@ class MirrorHandler:
         """Update the checkouts, then report. There is one call at a time for a repository."""
         repo = RepoName(name)
         pushed = min((each.pushed for each in asked if each.pushed is not None), default=None)
-        self._metrics.mirror_fetched(repo, _word_for(outcome), pushed)
+        self._metrics.mirror_fetched(repo, word_for(outcome), pushed)
         if isinstance(outcome, DeploykitError):
             _log.warning("[%s] fetch failed: %s", repo, outcome)
         follows = self._built.ended(repo, asked, ok=not isinstance(outcome, DeploykitError))
@@ -283,11 +287,15 @@ class MirrorHandler:
             _log.warning("[%s] cannot read the mirror: %s", repo, error)
         except Exception:  # noqa: BLE001 -- the refs did move, and that must be reported
             _log.exception("[%s] cannot update the checkouts", repo)
-        failed = [ref for ref, problem in problems.items() if problem.outcome == "failed" and ref in held]
-        self._built.owe(repo, [RefChange(ref=ref, old=held[ref], new=held[ref]) for ref in failed])
+        failed = {ref for ref, problem in problems.items() if problem.outcome == "failed" and ref in held}
+        lacking = lfs_problems(outcome)
+        failed |= {ref for ref in lacking if ref in held and (follows is None or ref in follows)}
+        problems |= lacking
+        self._built.owe(repo, [RefChange(ref=ref, old=held[ref], new=held[ref]) for ref in sorted(failed)])
         before = self._reported.get(repo, {})
         if follows is not None:  # what was not tried has not gone
-            problems |= {ref: problem for ref, (problem, _) in before.items() if ref not in follows}
+            earlier = {ref: problem for ref, (problem, _) in before.items() if not problem.of_fetch}
+            problems |= {ref: problem for ref, problem in earlier.items() if ref not in follows}
         requests = [FetchAsked(each.change, each.reason) for each in asked]
         found, reported = reports_after(outcome, requests, held, problems, before)
         nameless, known = left_out(outcome, self._left_out.get(repo, frozenset()))
@@ -300,6 +308,8 @@ class MirrorHandler:
         # Only now they are sure to go out: only then what they name counts as reported.
         self._pending.add(reports)
         self._reported[repo], self._left_out[repo] = reported, known
+        news = isinstance(outcome, FetchResult) and bool(outcome.changes or outcome.lfs.objects)
+        self._submodules.fetched(repo, news=news)
 
     def _update_checkouts(
         self, repo: RepoName, mirror: Mirror, held: Mapping[RefName, ObjectId], checkouts: Checkouts, only: Refs
@@ -307,17 +317,16 @@ class MirrorHandler:
         """Update directories to what the mirror holds, whatever the fetch did; return the refs where that failed."""
         where = f"checkout {checkouts.settings.target}"
         try:
-            result = checkouts.update(mirror, only)
+            result = self._submodules.update(repo, mirror, checkouts, only)
         except DeploykitError as error:
             _log.error("[%s] %s: %s", repo, where, error)
-            self.reclone_if_damaged(repo, error)
+            for damaged in damaged_among({repo: mirror}, error):
+                self.reclone(damaged)
             return dict.fromkeys(_refs_of(checkouts, mirror, held), RefProblem("failed", f"{where}: {error}"))
         except Exception as error:  # noqa: BLE001 -- a bug here must not cost the mirror's report
             _log.exception("[%s] %s: unforeseen failure", repo, where)
             problem = RefProblem("failed", f"{where}: {type(error).__name__}")
             return dict.fromkeys(_refs_of(checkouts, mirror, held), problem)
-        if result.damaged:
-            self._reclone(repo)
         outcomes: tuple[tuple[MirrorOutcome, Mapping[str, str]], ...] = (
             ("refused", result.refused),
             ("failed", result.failed),
@@ -327,6 +336,12 @@ class MirrorHandler:
             for outcome, refs in outcomes
             for ref, why in refs.items()
         }
+
+    def _fetch_soon(self, repo: RepoName) -> None:
+        """Ask for a fetch that nobody waits for, unless only builds are to start one."""
+        if repo not in self._built:
+            with contextlib.suppress(UsageError):  # the agent is ending
+                self._pool.request(repo)
 
     def _message(self, repo: RepoName, report: RefReport, seconds: float) -> MirrorUpdated:
         return MirrorUpdated(
@@ -359,15 +374,6 @@ def _wait_for(answer: Answer, seats: threading.BoundedSemaphore, repo: RepoName)
         seats.release()
 
 
-def _word_for(outcome: FetchResult | DeploykitError) -> MirrorOutcome:
-    """Return the outcome of a whole fetch in one word: the worst of what it did."""
-    if isinstance(outcome, DeploykitError):
-        return "failed"
-    if outcome.refused:
-        return "refused"
-    return "updated" if outcome.changes else "unchanged"
-
-
 def _refs_of(checkouts: Checkouts, mirror: Mirror, held: Mapping[RefName, ObjectId]) -> Sequence[RefName]:
     """Return the refs whose directory is not right: those that have one; all, where that cannot be found out."""
     try:
@@ -380,5 +386,6 @@ def _checkouts_of(settings: Settings, repo: RepoName) -> tuple[Checkouts, ...]:
     """Return the checkouts of a repository. Its address is checked too: what cannot work fails before anything runs."""
     chosen = settings.repositories[repo]
     parse_origin_url(chosen.url, allow_http=chosen.mirror.allow_http)
-    made = (Checkouts(each) for each in chosen.checkouts)
+    lfs = [repo for repo, other in settings.repositories.items() if other.mirror.lfs]
+    made = (Checkouts(each, lfs if each.submodules == "mirror" else ()) for each in chosen.checkouts)
     return tuple(each for each in made if each.rule.patterns)  # mode normal: the mirror alone

@@ -104,7 +104,7 @@ class RolloutGuard(CommandGuard):
     def _discard_objection(self, site: Site) -> str:
         if self.may_abort or self._starter is not None:
             return ""
-        waiting = site.state().prepared(self.request.ref, self.request.commit)
+        waiting = site.state().prepared(self.request.ref or "", self.request.commit)
         if waiting is None:
             return ""
         return f"no command of rollout {self.request.rollout} was obeyed on this node; {_NEEDS_GRANT}"

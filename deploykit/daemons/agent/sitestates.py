@@ -16,12 +16,13 @@ from typing import Final
 
 import attrs
 
-from deploykit.errors import DeploykitError, InvalidName
-from deploykit.messages import SiteRelease, one_line
+from deploykit.errors import DeploykitError, InvalidName, MessageError
+from deploykit.messages import SitePart, SiteRelease, one_line
 from deploykit.messages.node import SiteOperation, SiteState
 from deploykit.names import ObjectId, RefName, SiteName, parse_object_id, parse_ref_name
 from deploykit.release import DeployResult, Operation, Release, Runner, Site
 from deploykit.release.preflight import find_drift, last_manifest
+from deploykit.release.state import SiteRecord
 from deploykit.settings.site import NodeSiteSettings
 
 #: Seconds that the comparison of one site with its manifest may take.
@@ -44,7 +45,13 @@ def describe_site(
         drift: compare the live release with its manifest.
         history: how many operations to list.
     """
-    state = SiteState(site=name, repo=settings.repo, require=settings.require, signatures=settings.signatures)
+    state = SiteState(
+        site=name,
+        repo=settings.repos[0],
+        repos=settings.repos if settings.parts else (),
+        require=settings.require,
+        signatures=settings.signatures,
+    )
     site = Site(settings.path, settings.release)
     try:
         if not site.exists():
@@ -55,9 +62,15 @@ def describe_site(
     except (DeploykitError, OSError) as error:
         return attrs.evolve(state, problem=one_line(str(error))), ()
     if seen.live is not None:
-        release = seen.live.name
-        ref, commit = origin_of(seen.live.ref, seen.live.commit)
-        state = attrs.evolve(state, release=release, ref=ref, commit=commit, since=when(seen.live.activated))
+        live = release_of(seen.live)
+        state = attrs.evolve(
+            state,
+            release=live.release,
+            ref=live.ref,
+            commit=live.commit,
+            parts=live.parts,
+            since=when(seen.live.activated),
+        )
     elif linked:
         gone = "is not in the records" if site.has(linked) else "does not exist: nothing is live"
         state = attrs.evolve(state, problem=one_line(f"current points at {linked}, which {gone}"))
@@ -67,8 +80,8 @@ def describe_site(
         state,
         previous=named_release(seen.previous),
         prepared=named_release(prepared),
-        last=operation_of(ended) if ended is not None else None,
-        history=tuple(map(operation_of, record.operations[::-1][:history])),
+        last=operation_of(ended, record) if ended is not None else None,
+        history=tuple(operation_of(each, record) for each in record.operations[::-1][:history]),
     )
     if not drift or seen.live is None:
         return state, ()
@@ -96,9 +109,10 @@ def count_drift(site: Site, release: str, *, seconds: float = DRIFT_SECONDS) -> 
     return len(found.modified) + len(found.missing) + len(found.added) + len(found.added_directories), ""
 
 
-def operation_of(operation: Operation) -> SiteOperation:
-    """Return an operation of the site's records as a message has it."""
+def operation_of(operation: Operation, record: SiteRecord) -> SiteOperation:
+    """Return an operation of the site's records as a message has it; which parts it was about, its release says."""
     ref, commit = origin_of(operation.ref, operation.commit)
+    made = next((r for r in record.releases if (r.name, r.commit) == (operation.release, operation.commit)), None)
     return SiteOperation(
         number=operation.number,
         phase=operation.phase,
@@ -112,15 +126,23 @@ def operation_of(operation: Operation) -> SiteOperation:
         detail=one_line(operation.detail, _DETAIL),
         request=one_line(operation.request),
         rollout=one_line(operation.rollout),
+        parts=release_of(made).parts if made is not None else (),
     )
 
 
 def named_release(release: Release | None) -> SiteRelease | None:
+    """Return a release of the site's records as a message names it; None for none."""
+    return release_of(release) if release is not None else None
+
+
+def release_of(release: Release) -> SiteRelease:
     """Return a release of the site's records as a message names it."""
-    if release is None:
-        return None
     ref, commit = origin_of(release.ref, release.commit)
-    return SiteRelease(release=release.name, ref=ref, commit=commit)
+    parts = tuple(SitePart(repo=part.repo, ref=part.ref, commit=part.commit) for part in release.parts)
+    try:
+        return SiteRelease(release=release.name, ref=ref, commit=commit, parts=parts)
+    except MessageError:  # a record that somebody has changed: its parts are not those of its commit
+        return SiteRelease(release=release.name)
 
 
 def origin_of(ref: str, commit: str) -> tuple[RefName | None, ObjectId | None]:

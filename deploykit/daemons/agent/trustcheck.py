@@ -82,17 +82,19 @@ def closed_for_ever(settings: Settings, signers: AllowedSigners, now: datetime) 
     """Yield a line for each site that requires a build of a job whose result no trusted key may report. Pure."""
     useful = _with_key(_naming(settings.trust, type_names(BuildFinished)), signers, now)
     for name, site in settings.sites.items():
-        lost = [
-            job
-            for job in site.require_build
-            if not any(
-                matches(grant.repos, site.repo) and matches(grant.jobs, job) and matches(grant.sites, name)
-                for grant in useful
-            )
-        ]
-        if lost:
+        for repo in site.repos:
+            lost = [
+                job
+                for job in site.jobs_of(repo)
+                if not any(
+                    matches(grant.repos, repo) and matches(grant.jobs, job) and matches(grant.sites, name)
+                    for grant in useful
+                )
+            ]
+            if not lost:
+                continue
             yield (
-                f"site {name} requires builds that no trusted key may report: {', '.join(lost)} of {site.repo} "
+                f"site {name} requires builds that no trusted key may report: {', '.join(lost)} of {repo} "
                 "(grant build.finished with repos and jobs in [[trust.grants]]; see `deploykit keys trust`)"
             )
 

@@ -37,7 +37,7 @@ from deploykit.messages import (
     SiteUnlocked,
     one_line,
 )
-from deploykit.wire.field_types import format_time
+from deploykit.wire.times import format_time
 
 SPEC_VERSION: Final = "0.5.1"
 _STANDARD: Final = "0.3.0"

@@ -13,7 +13,7 @@ from deploykit.daemons.notify.waiting import NotifyBatch, WaitingLine
 from deploykit.daemons.notify.wording import STANDING_MARKS, harmless, is_late, text_of
 from deploykit.messages import Notice, one_line
 from deploykit.settings.notify import ChannelKind, ChannelSettings
-from deploykit.wire.field_types import format_time
+from deploykit.wire.times import format_time
 
 #: Characters of a mail's subject.
 _SUBJECT = 150

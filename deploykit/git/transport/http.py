@@ -12,13 +12,9 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
-import os
 import socket
 import ssl
-import stat
 import threading
-from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -26,6 +22,7 @@ from urllib.request import getproxies, proxy_bypass
 from deploykit._version import __version__
 from deploykit.errors import OriginError, SettingsError, UsageError
 from deploykit.git.transport.address import OriginUrl, parse_origin_url, redacted_url
+from deploykit.git.transport.login import RunHelper, login_for
 from deploykit.git.transport.pktline import PacketReader
 from deploykit.settings.mirror import MirrorSettings
 from deploykit.system import hosts
@@ -36,8 +33,6 @@ _SERVICE: Final = "/info/refs?service=git-upload-pack"
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS: Final = 5
 _AGENT: Final = f"git/2.0 (deploykit {__version__})"
-
-RunHelper = Callable[[Sequence[str], str, float], str]
 
 
 class HttpLink:
@@ -225,54 +220,8 @@ class HttpLink:
         base = self._base
         key = f"{base.scheme}://{base.host}:{base.port}"
         if key not in self._logins:
-            found = _from_file(base, self._settings) or self._from_helper(base)
-            self._logins[key] = f"Basic {base64.b64encode(found.encode()).decode()}" if found else ""
+            self._logins[key] = login_for(base, self._settings, self._run_helper, self._deadline.left())
         return self._logins[key]
-
-    def _from_helper(self, base: OriginUrl) -> str:
-        if not self._settings.credential_helper:
-            return ""
-        host = f"{base.host}:{base.port}" if base.port else base.host
-        question = f"protocol={base.scheme}\nhost={host}\n"
-        question += f"username={base.user}\n\n" if base.user else "\n"
-        answer = self._run_helper(self._settings.credential_helper, question, min(30.0, self._deadline.left()))
-        found = dict(line.split("=", 1) for line in answer.splitlines() if "=" in line)
-        return f"{found['username']}:{found['password']}" if {"username", "password"} <= found.keys() else ""
-
-
-def read_credentials(path: Path) -> list[str]:
-    """Return the lines of a credentials file.
-
-    Raises:
-        SettingsError: it cannot be read, or others can.
-    """
-    try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            lines = file.read(1 << 20).decode("utf-8", "replace").splitlines()
-    except OSError as exc:
-        raise SettingsError(f"cannot read credentials_file {path}: {exc.strerror}") from exc
-    if mode & 0o037:
-        raise SettingsError(f"credentials_file {path} has mode {mode:04o}", "chmod 0600 it")
-    return lines
-
-
-def _from_file(base: OriginUrl, settings: MirrorSettings) -> str:
-    if settings.credentials_file is None:
-        return ""
-    for line in read_credentials(settings.credentials_file):
-        try:
-            parts = urlsplit(line.strip())
-            same = (parts.scheme, parts.hostname, parts.port) == (base.scheme, base.host.lower(), base.port)
-        except ValueError:
-            continue
-        path = parts.path.strip("/")
-        if not same or parts.username is None or (base.user and unquote(parts.username) != base.user):
-            continue
-        if path and path != base.path.strip("/"):
-            continue
-        return f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return ""
 
 
 def tls_context_of(settings: MirrorSettings) -> ssl.SSLContext:

@@ -9,10 +9,10 @@ import attrs
 
 from deploykit.errors import DeploykitError
 from deploykit.fleet.lockview import view_locks
-from deploykit.fleet.plan import Plan
+from deploykit.fleet.plan import Plan, Target
 from deploykit.messages import one_line
 from deploykit.messages.deploy import DeployPhase
-from deploykit.names import NodeName, RepoName, short_ref
+from deploykit.names import NodeName, RepoName
 from deploykit.operations.compare import CommitComparison
 from deploykit.operations.nodes import shortened
 from deploykit.operations.releasescripts import scripts_of_commit
@@ -98,8 +98,8 @@ class PlanPresenter:
             _holding(parts, len(plan.nodes)),
             own_way_back=parts.own_way_back,
         )
-        targets = {(target.ref, target.commit) for target in plan.targets.values()}
-        ref, commit = next(iter(targets)) if len(targets) == 1 else ("", "")
+        only = plan.releases[0] if len(plan.releases) == 1 else None
+        commit = only.commit if only is not None else ""
         running = ports.kept.running(plan.site)
         compared, compared_note = self._compared(parts.repo, {node.live_commit for node in nodes}, commit)
         elsewhere = running_elsewhere(ports.kept, ports.queries, viewer, plan.site)
@@ -116,7 +116,7 @@ class PlanPresenter:
         shown = PlanShown(
             site=plan.site,
             kind=plan.kind,
-            ref=ref,
+            ref=(only.ref or "") if only is not None else "",
             commit=commit,
             nodes=nodes,
             left_out=parts.chosen.left_out,
@@ -212,14 +212,9 @@ def _warnings(ports: ActionPorts, parts: PlanParts, lock: KnownStatement | None)
             yield f"no successful build of {jobs} is known here: nodes that know none refuse"
     if parts.back_to and parts.needs.signatures:
         yield "under a mandate a node goes back to its own previous release alone: to another one it refuses"
-    same = [node for node, target in plan.targets.items() if _has(parts, node, target.commit, target.ref)]
+    same = [node for node, target in plan.targets.items() if Target.of(parts.chosen.states.get(node)) == target]
     if same and len(same) == len(plan.nodes):
-        yield f"every node has {short_ref(plan.targets[plan.nodes[0]].ref)} already"
-
-
-def _has(parts: PlanParts, node: NodeName, commit: str, ref: str) -> bool:
-    state = parts.chosen.states.get(node)
-    return state is not None and state.commit == commit and state.ref == ref
+        yield f"every node has {plan.releases[0].name} already"
 
 
 def _distinct(lines: tuple[str, ...]) -> tuple[str, ...]:

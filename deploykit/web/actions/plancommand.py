@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Final
 
-from deploykit.fleet.plan import Plan
+from deploykit.fleet.plan import Plan, Target
 from deploykit.messages import one_line
 from deploykit.names import RefName, short_ref
 from deploykit.web.actions.asked import DeployAsked, NodesAsked, RollbackAsked
@@ -40,9 +40,9 @@ def _words(asked: DeployAsked | RollbackAsked, plan: Plan, *, proposes: bool) ->
     yield from ("deploykit", plan.kind, plan.site)
     target = plan.targets[plan.nodes[0]]
     if isinstance(asked, DeployAsked):
-        yield from ("--ref", _named(target.ref), "--commit", target.commit)
+        yield from _version("--ref", target)
     elif asked.to:
-        yield from ("--to", _named(target.ref), "--commit", target.commit)
+        yield from _version("--to", target)
     yield from _chosen(asked.chosen, plan)
     options = asked.options
     if plan.options.first_nodes:
@@ -62,6 +62,13 @@ def _words(asked: DeployAsked | RollbackAsked, plan: Plan, *, proposes: bool) ->
         for name in ("reason", "not_before", "not_after"):
             if text := one_line(str(getattr(asked, name))):
                 yield f"--{name.replace('_', '-')}={text}"
+
+
+def _version(option: str, target: Target) -> Iterator[str]:
+    if target.ref is not None:
+        yield from (option, _named(target.ref), "--commit", target.commit)
+    for part in target.parts:
+        yield from (option, f"{part.repo}={_named(part.ref)}", "--commit", f"{part.repo}={part.commit}")
 
 
 def _named(ref: RefName) -> str:

@@ -78,7 +78,7 @@ class RolloutPlanner:
         options = parse_options(asked.options, kind)
         times = mandate_times(asked, ports.now())
         chosen = self._chosen(viewer, asked.chosen, site, history=kind == "rollback")
-        repo = repository_of(ports.settings, site, chosen.states)
+        repo = repository_of(ports.settings, site, chosen.states, kind)
         planned, resolved, left_out = self._planned(viewer, asked, site, repo, chosen, options)
         needs = signing_needed(ports.settings, viewer, site, _states_of(planned.plan, chosen), approval=asked.approval)
         require_mandate(times, needs)
@@ -202,17 +202,18 @@ class RolloutPlanner:
         ref, field = (asked.to, "to") if isinstance(asked, RollbackAsked) else (asked.ref, "ref")
         resolved = resolve_target(settings, ports.queries, viewer, repo, ref, asked.commit, field)
         target, names = resolved.target, chosen.names
+        full = target.ref or ""
         options = _ordered(options, names, target.commit)
         _require_canaries(options, names)
         if isinstance(asked, RollbackAsked):
             made = plan_rollback_to(
-                settings, site, target.ref, names, options, commit=target.commit, repo=repo, key=key, requested_by=by
+                settings, site, full, names, options, commit=target.commit, repo=repo, key=key, requested_by=by
             )
             return made, resolved, ()
         made = plan_deploy(
             settings,
             site,
-            target.ref,
+            full,
             names,
             options,
             commit=target.commit,

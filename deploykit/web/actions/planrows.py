@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import Final
 
-from deploykit.fleet.plan import Plan
+from deploykit.fleet.plan import Plan, Target
 from deploykit.messages import SiteOperation, SiteState, one_line
 from deploykit.messages.site import named
 from deploykit.names import NodeName
@@ -52,7 +52,7 @@ def planned_nodes(
                 live_ref=(state.ref or "") if state is not None else "",
                 live_commit=(state.commit or "") if state is not None else "",
                 live_release=one_line(state.release, 200) if state is not None else "",
-                to_ref=target.ref,
+                to_ref=target.ref or "",
                 to_commit=target.commit,
                 why=way_back_reason(state) if own_way_back and state is not None else "",
                 holds=held,
@@ -95,7 +95,7 @@ def _warnings(
         return ["it has not said what is live there"]
     if state.problem:
         found.append(f"its own records cannot be read: {one_line(state.problem, 150)}")
-    if state.commit == target.commit and state.ref == target.ref:
+    if Target.of(state) == target:
         found.append("it has this already")
     if held is False:
         found.append("it must fetch the ref first")
@@ -103,7 +103,7 @@ def _warnings(
     if modified:
         found.append(f"{modified} path{'s' if modified != 1 else ''} of the live release changed by hand")
     if state.last is not None and state.last.outcome not in ("", "success"):
-        what = named(state.last.ref, state.last.commit, state.last.release)
+        what = named(state.last.ref, state.last.commit, state.last.release, parts=state.last.parts)
         found.append(one_line(f"its last operation ended in {state.last.outcome}: {state.last.phase} {what}", 200))
     return found
 

@@ -17,7 +17,7 @@ from deploykit.errors import ActionRefused, ConnectError, DeploykitError, Policy
 from deploykit.fleet.journal import is_rollout_id
 from deploykit.fleet.mandates import time_objection
 from deploykit.messages import one_line
-from deploykit.messages.site import named
+from deploykit.messages.site import name_of
 from deploykit.operations.approval import ApprovalDesk
 from deploykit.operations.propose import mandate_for
 from deploykit.settings.web import WebRole
@@ -306,8 +306,7 @@ class ConsoleRollouts(RolloutActions):
 def _described(draft: DraftedRollout, reason: str) -> str:
     plan, shown = draft.planned.plan, draft.shown
     count = "1 node" if len(plan.nodes) == 1 else f"{len(plan.nodes)} nodes"
-    target = plan.targets[plan.nodes[0]]
-    what = named(target.ref, target.commit) if shown.ref else "each to its own release"
+    what = name_of(plan.releases[0]) if shown.ref else "each to its own release"
     why = f" ({one_line(reason)})" if reason.strip() else ""
     return f"{plan.kind} of {what} on {count}{why}"
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from deploykit.errors import ActionRefused
 from deploykit.messages import one_line
-from deploykit.messages.site import named
+from deploykit.messages.site import name_of
 from deploykit.names import SiteName
 from deploykit.web.actions.hostport import ConsoleRollout, RolloutDesk
 from deploykit.web.actions.plandigest import made_at
@@ -82,8 +82,7 @@ def rollout_elsewhere(queries: Queries, viewer: Viewer, rollout: str, command: s
 def described(kept: ConsoleRollout) -> str:
     """Return who began what, and when: half a sentence."""
     plan = kept.head.plan
-    targets = {(target.ref, target.commit) for target in plan.targets.values()}
-    what = named(*targets.pop()) if len(targets) == 1 else f"{len(targets)} releases"
+    what = name_of(plan.releases[0]) if len(plan.releases) == 1 else f"{len(plan.releases)} releases"
     verb = "proposed" if kept.state == "proposed" else "began"
     who = one_line(kept.requested_by or plan.requested_by, 100) or "somebody"
     at = datetime.fromtimestamp(kept.begun, UTC)

@@ -25,6 +25,7 @@ from deploykit.errors import (
 from deploykit.fleet.plan import Target
 from deploykit.git.transport.lookup import resolve_at_origin
 from deploykit.messages import SiteState
+from deploykit.messages.rollout import RolloutKind
 from deploykit.names import (
     NodeName,
     ObjectId,
@@ -32,7 +33,6 @@ from deploykit.names import (
     SiteName,
     parse_object_id,
     parse_ref_name,
-    short_ref,
 )
 from deploykit.settings.node import Settings
 from deploykit.web.projection.activityviews import RefView
@@ -72,13 +72,33 @@ class ResolvedTarget:
         return True if all_named and self.held.expected >= planned else None
 
 
-def repository_of(settings: Settings, site: SiteName, states: Mapping[NodeName, SiteState]) -> RepoName | None:
+def repository_of(
+    settings: Settings, site: SiteName, states: Mapping[NodeName, SiteState], kind: RolloutKind = "deploy"
+) -> RepoName | None:
     """Return the repository that a site is made from: by the settings of this machine, else as its nodes say.
 
+    Args:
+        settings: of this machine.
+        site: the site.
+        states: what its nodes say of it.
+        kind: what is planned, for the text of the refusal.
+
     Raises:
-        ActionRefused: 409: nodes make it from different ones.
+        ActionRefused: 409: nodes make it from different ones, or it is made of several, which only the command line
+            deploys.
     """
     known = settings.sites.get(site)
+    several = (known.repos if known is not None and known.parts else ()) or next(
+        (state.repos for state in states.values() if state.repos), ()
+    )
+    if several:
+        refs = " ".join(f"--ref {repo}=REF" for repo in several) if kind == "deploy" else ""
+        raise ActionRefused(
+            f"site {site} is made of several repositories ({', '.join(several)}): this console shows such a site, and "
+            "does not change what is live on it",
+            f"from a shell: {' '.join(filter(None, ('deploykit', kind, site, refs, '--all')))}",
+            status=409,
+        )
     if known is not None:
         return known.repo
     found = sorted({state.repo for state in states.values()})
@@ -125,7 +145,7 @@ def resolve_target(
             if wanted_id is None or not name.startswith("refs/"):
                 raise
             warnings.append("the origin could not be asked whether the ref still stands for this commit")
-    held = held_ref(queries, viewer, repo, target.ref if target is not None else name)
+    held = held_ref(queries, viewer, repo, (target.ref if target is not None else None) or name)
     if target is None:
         target = _without_origin(repo, name, wanted_id, held, field)
         if origin is None:
@@ -133,13 +153,13 @@ def resolve_target(
                 f"this console does not know the origin of {repo or 'the site'}: the commit was not checked"
             )
     if wanted_id is not None and target.commit != wanted_id:
-        problem = f"{short_ref(target.ref)} is {target.commit[:_SHORT]} now, not {wanted_id[:_SHORT]}: it has moved"
+        problem = f"{target.name} is {target.commit[:_SHORT]} now, not {wanted_id[:_SHORT]}: it has moved"
         raise ActionRefused(problem, "look at the plan again", status=409, **{field: problem})
     if held is None:
-        warnings.append(f"no node is known to hold {short_ref(target.ref)}: each must fetch it first")
+        warnings.append(f"no node is known to hold {target.name}: each must fetch it first")
     elif held.commit != target.commit:
         warnings.append(
-            f"nodes hold {short_ref(target.ref)} as {held.commit[:_SHORT]}, not {target.commit[:_SHORT]}: "
+            f"nodes hold {target.name} as {held.commit[:_SHORT]}, not {target.commit[:_SHORT]}: "
             "each must fetch it first"
         )
     return ResolvedTarget(repo=repo, target=target, held=held, warnings=tuple(warnings))

@@ -6,21 +6,22 @@ The comparison itself is that of `deploykit nodes --drift` (`fleet.drift`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from operator import itemgetter
-from typing import Final
+from typing import Final, TypeAlias
 
 from sqlalchemy import Connection, select
 
 from deploykit.fleet.drift import FleetReleases, NodeDrift, ShownLock
-from deploykit.messages import HeldRef, NodeDescribed, SiteOperation, SiteRelease, SiteState
+from deploykit.messages import HeldRef, NodeDescribed, SiteOperation, SitePart, SiteRelease, SiteState
 from deploykit.names import NodeName, ObjectId, RefName, RepoName, SiteName
 from deploykit.web.projection.cells import Row, latest, moment, packed
 from deploykit.web.projection.foldlocks import node_lock
 from deploykit.web.projection.refforms import NO_AGE
 from deploykit.web.projection.rows import WorkingRows
 from deploykit.web.projection.tables import LOCKS, NODES, REF_FORMS, SITE_NODES, SITES
+from deploykit.web.projection.versions import parts_known
 
 #: Those that need a look come first in lists.
 RANKS: Final = {
@@ -35,6 +36,8 @@ RANKS: Final = {
     "current": 8,
 }
 _MOST_COMMITS: Final = 500
+#: The parts of versions that are made of several repositories, by their ids.
+_Versions: TypeAlias = Mapping[str, tuple[SitePart, ...]]
 #: What two nodes have in common that stand alike: all that `_state` and `_shown` read, but not since when.
 _COMPARED: Final = itemgetter(
     *("repo", "release", "ref", "commit", "previous_release", "previous_commit", "modified", "problem", "lock"),
@@ -52,7 +55,10 @@ def compare_site(rows: WorkingRows, site: str, now: datetime) -> None:
     statement = rows.get(LOCKS, site)
     by_node = {each["node"]: each for each in nodes}
     answering = [each for each in nodes if each["node"] not in silent]
-    fleet = FleetReleases(_described(rows.connection, answering, statement["at"] if statement is not None else 0))
+    named = {each[column] for each in answering if not each["ref"] for column in ("commit", "last_commit")}
+    versions = {commit: parts for commit in named if commit and (parts := parts_known(rows, commit))}
+    stated = statement["at"] if statement is not None else 0
+    fleet = FleetReleases(_described(rows.connection, answering, stated, versions))
     wanted = fleet.newest_live(SiteName(site))
     found = fleet.drift(
         SiteName(site),
@@ -104,7 +110,7 @@ def _shown(row: Row | None, statement: Row | None, now: datetime) -> ShownLock |
     return ShownLock(holder=lock.holder, until=lock.until, text=f"{text}: {lock.reason}" if lock.reason else text)
 
 
-def _described(connection: Connection, rows: Sequence[Row], stated: int) -> list[NodeDescribed]:
+def _described(connection: Connection, rows: Sequence[Row], stated: int, versions: _Versions) -> list[NodeDescribed]:
     """Return rows as descriptions, the first of which holds the ages of all commits that are live.
 
     Of a thousand nodes most stand alike: those share one state, also for the question which lock holds them.
@@ -115,10 +121,10 @@ def _described(connection: Connection, rows: Sequence[Row], stated: int) -> list
         alike = (*_COMPARED(row), (row["seen"] or 0) >= stated)
         shared = states.get(alike)
         if shared is None:
-            shared = states[alike] = (_state(row),)
+            shared = states[alike] = (_state(row, versions),)
         described.append(NodeDescribed(id="", node=NodeName(row["node"]), sites=shared, time=_SOME_TIME))
     if described:
-        refs = tuple(_ages(connection, rows))
+        refs = tuple(_ages(connection, rows, versions))
         described[0] = NodeDescribed(
             id="", node=described[0].node, sites=described[0].sites, refs=refs, time=_SOME_TIME
         )
@@ -128,21 +134,22 @@ def _described(connection: Connection, rows: Sequence[Row], stated: int) -> list
 _SOME_TIME: Final = datetime.fromisoformat("2000-01-01T00:00:00+00:00")
 
 
-def _ages(connection: Connection, rows: Iterable[Row]) -> Iterable[HeldRef]:
+def _ages(connection: Connection, rows: Sequence[Row], versions: _Versions) -> Iterable[HeldRef]:
     table = REF_FORMS.c
-    commits = sorted({row["commit"] for row in rows if row["commit"]})[:_MOST_COMMITS]
-    repos = sorted({row["repo"] for row in rows})
+    parts = [part for row in rows for part in versions.get(row["commit"], ())]
+    commits = sorted({*(row["commit"] for row in rows if row["commit"]), *(part.commit for part in parts)})
+    repos = sorted({*(row["repo"] for row in rows), *(part.repo for part in parts)})
     statement = (
         select(table.repo, table.commit, table.ref, table.at)
-        .where(table.repo.in_(repos), table.commit.in_(commits), table.at != NO_AGE)
+        .where(table.repo.in_(repos), table.commit.in_(commits[:_MOST_COMMITS]), table.at != NO_AGE)
         .distinct()
     )
     for repo, commit, ref, at in connection.execute(statement):
         yield HeldRef(repo=RepoName(repo), ref=RefName(ref), commit=ObjectId(commit), time=moment(at))
 
 
-def _state(row: Row) -> SiteState:
-    last = None
+def _state(row: Row, versions: _Versions) -> SiteState:
+    last, parts = None, () if row["ref"] else versions.get(row["commit"], ())
     if row["last_outcome"]:
         last = SiteOperation(
             number=0,
@@ -152,6 +159,7 @@ def _state(row: Row) -> SiteState:
             ref=RefName(row["last_ref"]) if row["last_ref"] else None,
             commit=ObjectId(row["last_commit"]) if row["last_commit"] else None,
             detail=row["last_detail"],
+            parts=() if row["last_ref"] else versions.get(row["last_commit"], ()),
         )
     return SiteState(
         site=SiteName(row["site"]),
@@ -168,5 +176,7 @@ def _state(row: Row) -> SiteState:
         last=last,
         modified=row["modified"],
         problem=row["problem"],
+        repos=tuple(part.repo for part in parts),
+        parts=parts,
         extra={"node": row["node"]},
     )

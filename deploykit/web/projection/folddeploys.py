@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Final
 
 from deploykit.messages import DeployProgressed, DeployReported, DeployRequested
+from deploykit.messages.site import name_of
 from deploykit.web.projection.cells import Row, clean, micros, packed, unpacked_list
 from deploykit.web.projection.foldhistory import fold_reported
 from deploykit.web.projection.folding import asked_by, at_of, audit, heard_order, know_site, saw_node
@@ -24,6 +25,7 @@ from deploykit.web.projection.heard import Heard
 from deploykit.web.projection.rows import WorkingRows, new_row
 from deploykit.web.projection.stepcells import merged_steps, with_event, with_report
 from deploykit.web.projection.tables import COMMANDS, ROLLOUT_NODES, ROLLOUTS, SITE_NODES
+from deploykit.web.projection.versions import know_versions
 
 #: Sort order of nodes in a rollout: those that failed, those at work, then the others.
 RANKS: Final = {"failure": 0, "refused": 0, "rolled-back": 0, "began": 1, "": 2, "success": 3}
@@ -37,9 +39,10 @@ def fold_command(rows: WorkingRows, heard: Heard, message: DeployRequested) -> N
     """Keep a command, and the nodes it is for."""
     request, rollout = clean(message.id), clean(message.rollout) or clean(message.id)
     known = rows.get(COMMANDS, request)
-    if known is not None and known["ref"]:
+    if known is not None and known["commit"]:
         return  # a copy: one command goes to the topic of each of its nodes
     know_site(rows, message.site)
+    know_versions(rows, heard, [message])
     row = open_rollout(
         rows,
         heard,
@@ -59,7 +62,7 @@ def fold_command(rows: WorkingRows, heard: Heard, message: DeployRequested) -> N
         who=message.requested_by,
         site=message.site,
         rollout=rollout,
-        detail=f"{message.ref.removeprefix('refs/tags/').removeprefix('refs/heads/')} {message.commit[:12]} on {nodes}",
+        detail=f"{name_of(message)} on {nodes}",
     )
     _note_command(rows, heard, message, rollout)
     if not row["ord"]:  # not announced: what is known is what its commands say
@@ -180,6 +183,7 @@ def fold_report(rows: WorkingRows, heard: Heard, message: DeployReported) -> Non
     rollout, row = _rollout_of(rows, heard, message, "")
     if row is None:
         return
+    know_versions(rows, heard, [message, message.target, message.previous])
     command = rows.get(COMMANDS, clean(message.request))
     audit(
         rows,

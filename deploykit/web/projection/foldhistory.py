@@ -110,8 +110,8 @@ def fold_reported(rows: WorkingRows, heard: Heard, message: DeployReported, comm
         return
     if any(row["request"] == request for row in rows.select(HISTORY, site=clean(message.site), node=node)):
         return
-    ref, commit = message.achieved
-    if ref is None and message.target is not None:
+    ref, commit, parts = message.achieved
+    if ref is None and not parts and message.target is not None:
         ref, commit = message.target.ref, message.target.commit
     row = new_row(
         HISTORY,

@@ -9,12 +9,13 @@ Rules:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import attrs
 
 from deploykit.messages import HeldRef, NodeDescribed, NodeQueried, SiteOperation, SiteRelease, SiteState
+from deploykit.messages.site import Versioned
 from deploykit.web.projection.cells import (
     Row,
     clean,
@@ -31,6 +32,7 @@ from deploykit.web.projection.foldlocks import carried_lock
 from deploykit.web.projection.heard import Heard
 from deploykit.web.projection.rows import WorkingRows, new_row
 from deploykit.web.projection.tables import NODE_REFS, NODES, QUESTIONS, SITE_NODES
+from deploykit.web.projection.versions import know_versions
 
 _SITES: Final = frozenset({"sites", "drift", "history"})
 #: Columns of a site on a node that say nothing about how it stands.
@@ -115,6 +117,7 @@ def _fold_sites(rows: WorkingRows, heard: Heard, message: NodeDescribed, order: 
     load_operations(rows, message.node, states)
     for state, row in states:
         know_repo(rows, state.repo)
+        know_versions(rows, heard, _versions_of(state))
         kept = fold_operations(rows, heard, message.node, state, row)
         if order > row["ord"]:
             changes = _described(row, state) | {"ord": order, "seen": micros(heard.received)}
@@ -127,6 +130,11 @@ def _fold_sites(rows: WorkingRows, heard: Heard, message: NodeDescribed, order: 
             if order > row["ord"]:
                 rows.remove(SITE_NODES, row["site"], row["node"])
                 touch_site(rows, row["site"])
+
+
+def _versions_of(state: SiteState) -> Iterator[Versioned | None]:
+    yield from (state, state.previous, state.prepared, state.last)
+    yield from state.history
 
 
 def put_site(rows: WorkingRows, row: Row, changes: Row) -> None:

@@ -12,6 +12,7 @@ from deploykit.web.projection.folding import at_of, audit, heard_order, know_sit
 from deploykit.web.projection.heard import Heard
 from deploykit.web.projection.rows import WorkingRows
 from deploykit.web.projection.tables import ROLLOUT_NODES, ROLLOUTS
+from deploykit.web.projection.versions import know_versions
 
 _SUCCESS: Final = {"prepare": "prepared", "rollback": "rolled-back", "discard": "skipped"}
 _COUNTED: Final = {"": "asked", "began": "asked", "failure": "failed", "rolled-back": "failed", "refused": "refused"}
@@ -44,11 +45,12 @@ def fold_announcement(rows: WorkingRows, heard: Heard, message: RolloutReported)
     order = heard_order(heard, message.id)
     if row is None or order <= row["ord"]:
         return
+    know_versions(rows, heard, [message])
     at = at_of(heard)
     row |= {
         "ord": order,
         "kind": message.kind,
-        "ref": clean(message.ref) or row["ref"],
+        "ref": "" if message.parts else clean(message.ref) or row["ref"],
         "commit": clean(message.commit) or row["commit"],
         "state": message.state,
         "counts": packed({clean(str(name), 50): count for name, count in list(message.nodes.items())[:50]}),

@@ -26,11 +26,12 @@ from deploykit.web.projection.tables import (
     ROLLOUTS,
     SITE_NODES,
     SITES,
+    VERSIONS,
 )
 
 #: Rows of one table that one step removes.
 STEP: Final = 2000
-_BY_AGE: Final = (PUSHES, BUILDS, NOTICES, AUDIT, HISTORY, COMMANDS, ROLLOUTS, MIRRORS)
+_BY_AGE: Final = (PUSHES, BUILDS, NOTICES, AUDIT, HISTORY, COMMANDS, ROLLOUTS, MIRRORS, VERSIONS)
 #: What was asked of nodes is needed for minutes.
 _QUESTIONS_KEPT: Final = 2000
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, func, select
@@ -17,7 +18,8 @@ from deploykit.web.projection.rolloutviews import (
     StepView,
 )
 from deploykit.web.projection.tables import HISTORY, LOG_CHUNKS, ROLLOUT_NODES, ROLLOUTS
-from deploykit.web.projection.views import Paged, PageRequested
+from deploykit.web.projection.versions import parts_of
+from deploykit.web.projection.views import Paged, PageRequested, PartView
 from deploykit.web.viewer import Viewer
 
 #: Most lines of one answer.
@@ -32,18 +34,24 @@ def read_rollouts(connection: Connection, viewer: Viewer, site: str, page: PageR
         statement, page, table.site, table.ref, table.commit, table.state, table.requested_by, table.rollout
     )
     return paged(
-        connection, statement, (table.at, table.rollout), (int, str), page, lambda rows: list(map(rollout_view, rows))
+        connection, statement, (table.at, table.rollout), (int, str), page, lambda rows: _rollouts(connection, rows)
     )
 
 
-def rollout_view(row: Row[Any]) -> RolloutOverview:
-    """Return the view of a row of `rollouts`."""
+def _rollouts(connection: Connection, rows: Sequence[Row[Any]]) -> list[RolloutOverview]:
+    parts = parts_of(connection, rows)
+    return [rollout_view(row, parts) for row in rows]
+
+
+def rollout_view(row: Row[Any], parts: Mapping[str, tuple[PartView, ...]]) -> RolloutOverview:
+    """Return the view of a row of `rollouts`; `parts` are those of versions, by commit."""
     return RolloutOverview(
         rollout=row.rollout,
         site=row.site,
         kind=row.kind,
         ref=row.ref,
         commit=row.commit,
+        parts=parts.get(row.commit, ()),
         state=row.state,
         counts={str(name): int(count) for name, count in unpacked_dict(row.counts).items() if isinstance(count, int)},
         failed=tuple(map(str, unpacked_list(row.failed))),
@@ -75,7 +83,7 @@ def read_rollout(connection: Connection, viewer: Viewer, rollout: str, page: Pag
         descending=False,
         total=total,
     )
-    return RolloutDetail(summary=rollout_view(row), nodes=nodes)
+    return RolloutDetail(summary=rollout_view(row, parts_of(connection, [row])), nodes=nodes)
 
 
 def _visible(connection: Connection, viewer: Viewer, rollout: str) -> Row[Any] | None:
@@ -145,7 +153,14 @@ def read_history(
     statement = searched(
         statement, page, table.site, table.node, table.ref, table.commit, table.outcome, table.requested_by
     )
-    return paged(connection, statement, (table.at, table.key), (int, str), page, lambda rows: list(map(_history, rows)))
+    return paged(
+        connection, statement, (table.at, table.key), (int, str), page, lambda rows: _histories(connection, rows)
+    )
+
+
+def _histories(connection: Connection, rows: Sequence[Row[Any]]) -> list[HistoryView]:
+    parts = parts_of(connection, rows)
+    return [_history(row, parts) for row in rows]
 
 
 def read_operation(connection: Connection, viewer: Viewer, site: str, id: str) -> HistoryView | None:
@@ -156,10 +171,10 @@ def read_operation(connection: Connection, viewer: Viewer, site: str, id: str) -
     table = HISTORY.c
     statement = select(HISTORY).where(table.site == site, table.node == node, table.number == int(number))
     row = connection.execute(statement).first()
-    return None if row is None else _history(row)
+    return None if row is None else _history(row, parts_of(connection, [row]))
 
 
-def _history(row: Row[Any]) -> HistoryView:
+def _history(row: Row[Any], parts: Mapping[str, tuple[PartView, ...]]) -> HistoryView:
     return HistoryView(
         id=f"{row.node}:{row.number}",
         site=row.site,
@@ -171,6 +186,7 @@ def _history(row: Row[Any]) -> HistoryView:
         release=row.release,
         ref=row.ref,
         commit=row.commit,
+        parts=parts.get(row.commit, ()),
         requested_by=row.requested_by,
         started=moment(row.started),
         finished=moment(row.finished),

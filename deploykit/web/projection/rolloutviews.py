@@ -8,7 +8,7 @@ from typing import Final
 
 import attrs
 
-from deploykit.web.projection.views import Paged
+from deploykit.web.projection.views import Paged, PartView
 
 #: Phases of commands, in the order in which a rollout goes through them.
 PHASES: Final = ("prepare", "deploy", "activate", "discard", "rollback")
@@ -57,6 +57,9 @@ class RolloutOverview:
     """A rollout, as its coordinator announces it. `counts`: nodes by state, in the coordinator's words.
 
     A command that belongs to no rollout is shown as one of its own, with the command's id and `single` set.
+
+    Args:
+        parts: what goes live, as of `SiteOnNode`.
     """
 
     rollout: str
@@ -64,6 +67,7 @@ class RolloutOverview:
     kind: str = "deploy"
     ref: str = ""
     commit: str = ""
+    parts: tuple[PartView, ...] = ()
     state: str = ""
     counts: Mapping[str, int] = attrs.field(factory=dict, eq=dict, hash=False)
     failed: tuple[str, ...] = ()
@@ -108,6 +112,7 @@ class HistoryView:
 
     Args:
         number: in the node's own history.
+        parts: what it was about, as of `SiteOnNode`.
         provisional: only the node's report was heard; `number` is the time of that, until the node lists its history.
     """
 
@@ -121,6 +126,7 @@ class HistoryView:
     release: str = ""
     ref: str = ""
     commit: str = ""
+    parts: tuple[PartView, ...] = ()
     requested_by: str = ""
     started: datetime | None = None
     finished: datetime | None = None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+import attrs
 from sqlalchemy import Connection, Row, and_, func, literal_column, select
 
 from deploykit.web.projection.activityviews import MirrorView
@@ -22,10 +23,12 @@ from deploykit.web.projection.paging import (
     visible_sites,
 )
 from deploykit.web.projection.tables import LOCKS, MIRRORS, NODES, ROLLOUTS, SITE_NODES, SITES
+from deploykit.web.projection.versions import parts_of
 from deploykit.web.projection.views import (
     NodeSummary,
     Paged,
     PageRequested,
+    PartView,
     SiteLockView,
     SiteOnNode,
     SiteSummary,
@@ -42,16 +45,23 @@ def read_sites(connection: Connection, viewer: Viewer, now: datetime, only: str 
     rows = connection.execute(select(SITES).where(SITES.c.site.in_(names)).order_by(SITES.c.site)).all()
     locks = read_locks(connection, [row.site for row in rows], now)
     rollouts = _newest_rollouts(connection, [row.site for row in rows])
-    return tuple(_site(row, locks.get(row.site), rollouts.get(row.site, ("", ""))) for row in rows)
+    parts = parts_of(connection, rows)
+    return tuple(_site(row, locks.get(row.site), rollouts.get(row.site, ("", "")), parts) for row in rows)
 
 
-def _site(row: Row[Any], lock: SiteLockView | None, rollout: tuple[str, str]) -> SiteSummary:
+def _site(
+    row: Row[Any],
+    lock: SiteLockView | None,
+    rollout: tuple[str, str],
+    parts: Mapping[str, tuple[PartView, ...]],
+) -> SiteSummary:
     counts = unpacked_dict(row.counts)
     return SiteSummary(
         site=row.site,
         repo=row.repo,
         ref=row.ref,
         commit=row.commit,
+        parts=parts.get(row.commit, ()),
         reason=row.reason,
         nodes=row.nodes,
         counts={kind: counts[kind] for kind in RANKS if counts.get(kind)},
@@ -110,10 +120,15 @@ def read_site_nodes(
         (table.rank, table.node),
         (int, str),
         page,
-        lambda rows: [site_on_node(row, locks, now) for row in rows],
+        lambda rows: _with_parts(connection, rows, [site_on_node(row, locks, now) for row in rows]),
         descending=False,
         total=total,
     )
+
+
+def _with_parts(connection: Connection, rows: Sequence[Row[Any]], views: list[SiteOnNode]) -> list[SiteOnNode]:
+    parts = parts_of(connection, rows)
+    return [attrs.evolve(view, parts=parts.get(view.commit, ())) for view in views] if parts else views
 
 
 def _statements(connection: Connection, sites: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -184,8 +199,8 @@ def _summaries(connection: Connection, viewer: Viewer, rows: Sequence[Row[Any]],
     statement = select(SITE_NODES).where(SITE_NODES.c.node.in_(names)).order_by(SITE_NODES.c.site)
     locks = {row["site"]: dict(row) for row in connection.execute(select(LOCKS)).mappings()}
     seen: dict[str, bool] = {}
-    for row in connection.execute(statement):
-        view = site_on_node(row, locks, now)
+    found = connection.execute(statement).all()
+    for view in _with_parts(connection, found, [site_on_node(row, locks, now) for row in found]):
         if view.site not in seen:
             seen[view.site] = viewer.sees(view.site)
         if seen[view.site]:

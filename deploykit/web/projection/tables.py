@@ -133,6 +133,14 @@ SITE_NODES: Final = _table(
     Index("site_nodes_repo", "repo", "site", "ref", "node"),
     Index("site_nodes_locked", "site", sqlite_where=LOCKED, postgresql_where=LOCKED),
 )
+#: What each repository contributes to a version of a site that is made of several: `commit` is their id.
+VERSIONS: Final = _table(
+    "versions",
+    _text("commit", key=True),
+    _time("at", null=False),
+    _text("parts"),
+    Index("versions_at", "at", "commit"),
+)
 NODE_REFS: Final = _table(
     "node_refs",
     _text("node", key=True),

@@ -111,11 +111,21 @@ class SiteLockView:
 
 
 @attrs.frozen(kw_only=True, slots=True)
+class PartView:
+    """What one of several repositories contributes to a version of a site."""
+
+    repo: str
+    ref: str
+    commit: str
+
+
+@attrs.frozen(kw_only=True, slots=True)
 class SiteOnNode:
     """A site on one node.
 
     Args:
         release, ref, commit, since: what is live.
+        parts: what is live, where the site is made of several repositories: `ref` is empty, and `commit` is their id.
         by: who asked for it; empty where it is not known.
         last_phase, last_outcome, last_detail: of the last operation that ended.
         modified: paths that differ from the manifest; None where nobody looked.
@@ -129,6 +139,7 @@ class SiteOnNode:
     release: str = ""
     ref: str = ""
     commit: str = ""
+    parts: tuple[PartView, ...] = ()
     since: datetime | None = None
     by: str = ""
     previous_ref: str = ""
@@ -152,6 +163,7 @@ class SiteSummary:
 
     Args:
         ref, commit, reason: what counts as current, and why; empty where nothing is live.
+        parts: what counts as current, as of `SiteOnNode`.
         counts: how many nodes stand how; only what occurs.
         changed, by: the last change of what is live, and who asked for it.
         rollout, rollout_state: the newest rollout; empty where there was none.
@@ -161,6 +173,7 @@ class SiteSummary:
     repo: str = ""
     ref: str = ""
     commit: str = ""
+    parts: tuple[PartView, ...] = ()
     reason: str = ""
     nodes: int = 0
     counts: Mapping[str, int] = attrs.field(factory=dict, eq=dict, hash=False)

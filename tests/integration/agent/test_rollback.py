@@ -38,7 +38,7 @@ def ask(node: Node, tag: str, commit: ObjectId, phase: str = "deploy") -> Deploy
     report = node.report_on(request)
     assert report.phase == phase
     if report.outcome == "success":  # no success that its asker would not believe
-        assert report.achieved == (request.ref, request.commit)
+        assert report.achieved == (request.ref, request.commit, ())
     return report
 
 

@@ -107,8 +107,8 @@ def test_mode_dangerous_leaves_a_clone_alone_and_may_be_called_trusting_later(tm
     before = {p: p.lstat() for p in (scene.target, *scene.target.rglob("*"))}
     scene.repo.commit({"a": b"2"})
     why = scene.update().refused["refs/heads/main"]
-    assert f"{scene.target} is not a checkout: a real directory (see what it holds that no repository has, " in why
-    assert f"then: mv {scene.target} {scene.target}.before; the next update makes the checkout)" in why
+    assert f"{scene.target} is not a checkout: a real directory (see what it holds that no repository has: " in why
+    assert f"deploykit checkout adopt {scene.target} --dry-run; without --dry-run the checkout takes its place" in why
     assert {p: p.lstat() for p in (scene.target, *scene.target.rglob("*"))} == before
     subprocess.run(["mv", str(scene.target), f"{scene.target}.before"], check=True)
     scene.update()
@@ -120,16 +120,17 @@ def test_mode_dangerous_leaves_a_clone_alone_and_may_be_called_trusting_later(tm
 
 
 @pytest.mark.parametrize("what", ["a b", "a'$(id)"])
-def test_the_way_to_move_a_directory_away_can_be_pasted_into_a_shell(what: str, tmp_path: Path) -> None:
+def test_the_way_to_move_a_file_away_can_be_pasted_into_a_shell(what: str, tmp_path: Path) -> None:
     scene = Scene(tmp_path, "trusting")
     scene.target = tmp_path / "root" / what
     scene.checkouts = Checkouts(attrs.evolve(scene.settings, target=scene.target))
     scene.repo.commit({"a": b"1"})
-    (scene.target / "keep").mkdir(parents=True)
+    scene.target.parent.mkdir()
+    scene.target.write_text("keep")
     why = scene.update().refused["refs/heads/main"]
-    command = why.partition("then: ")[2].partition("; the next")[0]
+    command = why.partition(": a file (")[2].partition("; the next")[0]
     subprocess.run(["sh", "-c", command], check=True)
-    assert (tmp_path / "root" / f"{what}.before" / "keep").is_dir()
+    assert (tmp_path / "root" / f"{what}.before").read_text() == "keep"
     assert scene.update().refused == {}
     scene.expect(scene.target, "main")
 

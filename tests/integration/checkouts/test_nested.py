@@ -131,7 +131,7 @@ def test_nothing_is_written_through_or_in_place_of_what_is_in_the_way(what: str,
     why = scene.refusal("topic/z")
     if what == "directory":
         assert f"{root}/topic/z is not a checkout: a real directory" in why
-        assert f"mv {root}/topic/z {root}/topic/z.before" in why
+        assert f"deploykit checkout adopt {root}/topic/z --dry-run" in why
     else:
         assert f"{root}/topic is in the way of {root}/topic/z" in why
     assert scene.shown().get("v1") == "v1", "the others go on"

@@ -9,7 +9,6 @@ import pytest
 from deploykit.bus import Bus
 from deploykit.errors import PolicyRefused
 from deploykit.fleet.options import Amount, RolloutOptions
-from deploykit.names import short_ref
 from deploykit.operations.rollout import start_rollout
 from deploykit.operations.rolloutplan import plan_deploy
 from tests.support.fivenodes.books import Books
@@ -58,8 +57,8 @@ def test_the_third_of_five_fails_and_those_that_were_activated_go_back(fleet: Fi
 def test_a_tag_that_moves_after_the_decision_brings_the_decided_commit_or_nothing(fleet: FiveNodes) -> None:
     old, new = fleet.level(), fleet.push()
     options = RolloutOptions(batch=(Amount(number=4),), timeout=120.0)
-    planned = plan_deploy(fleet.settings, "shop", short_ref(new.ref), fleet.nodes, options)
-    moved = fleet.push(short_ref(new.ref))
+    planned = plan_deploy(fleet.settings, "shop", new.name, fleet.nodes, options)
+    moved = fleet.push(new.name)
     assert moved.commit != new.commit
     with Bus(fleet.settings.broker, client_id="operator") as bus:
         assert bus.wait_connected(60)
@@ -68,14 +67,14 @@ def test_a_tag_that_moves_after_the_decision_brings_the_decided_commit_or_nothin
     stored = Books(fleet=fleet, old=old, new=new).compare()
     assert all("by now, not at" in status.detail for status in stored.model.nodes.values())
     with pytest.raises(PolicyRefused, match="at the origin, not"):
-        plan_deploy(fleet.settings, "shop", short_ref(new.ref), fleet.nodes, options, commit=new.commit)
+        plan_deploy(fleet.settings, "shop", new.name, fleet.nodes, options, commit=new.commit)
 
 
 def test_a_tag_that_moves_half_way_changes_nothing(fleet: FiveNodes) -> None:
     old, new = fleet.level(), fleet.push()
     fleet.desk.start(new, "--batch", "4", "--pause", "ask")
     fleet.desk.wait_paused()
-    fleet.push(short_ref(new.ref))
+    fleet.push(new.name)
     fleet.desk.ask("promote")
     done = fleet.desk.wait()
     assert done.code == 0, done.output

@@ -20,9 +20,10 @@ from deploykit.git.repository import Repository
 from deploykit.release import DeployResult
 from deploykit.release.ondisk import damage
 from deploykit.settings import SiteSettings
+from tests.support.aftercut import answer_to, assert_nothing_left, outcome_said, show
 from tests.support.cli import command
-from tests.support.killsweep import NEEDS_DISK, NEEDS_SPACE, Report, Run, error_sweep, kill_sweep, sample_size
-from tests.support.needs import in_ci, needs
+from tests.support.killsweep import NEEDS_DISK, NEEDS_SPACE, Run, error_sweep, kill_sweep, sample_size
+from tests.support.power import Disk
 from tests.support.releasing import Files, Shop, script
 
 
@@ -70,38 +71,15 @@ class Case:
 
     def clean(self) -> None:
         """Assert that a start leaves nothing of what was cut off."""
-        self.shop.runner.recover()
-        private = self.shop.path / ".deploykit"
-        assert not (private / "journal").exists()
-        assert list((private / "building").iterdir()) == []
-        assert list((private / "trash").iterdir()) == []
-        present = {r.name for r in self.shop.runner.releases() if r.present}
-        assert self.shop.names() == present
-        assert {p.stem for p in (private / "manifests").iterdir() if p.suffix == ".manifest"} == present
+        assert_nothing_left(self.shop.runner)
 
     def one_answer(self, request: str) -> str:
         """Assert that a request has exactly one final outcome on record, and return it."""
-        final = [o.outcome for o in self.shop.site.history() if o.request == request and o.outcome != "interrupted"]
-        assert len(final) == 1, final
-        return final[0]
+        return answer_to(self.shop.site, request)
 
     def log(self) -> list[str]:
         """What the scripts wrote."""
         return self.logged.read_text().splitlines()
-
-
-def _show(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
-    """Print what a sweep found, and each point it was disturbed at."""
-    with capsys.disabled():
-        print(report)
-        for point in report.hit:
-            print(f"  at {point.call}#{point.nth} {point.kind}")
-
-
-def _said(run: Run) -> str:
-    """The outcome a run reported, or an empty string when it was cut off before."""
-    lines = [line for line in run.stdout.splitlines() if line.startswith("{")]
-    return str(json.loads(lines[-1])["outcome"]) if lines else ""
 
 
 def _after_deploy(case: Case, run: Run, tag: str, content: str) -> None:
@@ -109,7 +87,7 @@ def _after_deploy(case: Case, run: Run, tag: str, content: str) -> None:
     shop = case.shop
     shop.whole()
     assert shop.read("a") in ("4", content)
-    said = _said(run)
+    said = outcome_said(run)
     if said == "success":
         assert shop.read("a") == content
     again: DeployResult = shop.deploy(tag, request=f"req-{tag}")
@@ -138,7 +116,7 @@ def _after_rollback(case: Case, run: Run) -> None:
     live = shop.read("a")
     known = [o for o in shop.site.history() if o.phase == "rollback" and o.outcome == "success"]
     assert live == ("3" if known else "4")
-    if _said(run) == "success":
+    if outcome_said(run) == "success":
         assert live == "3"
     case.clean()
     assert shop.runner.rollback().outcome == "success"
@@ -163,7 +141,7 @@ def _after_discard(case: Case, run: Run, commit: str) -> None:
     gone = [o for o in shop.site.history() if o.phase == "discard"]
     fifth = shop.site.recorded().releases[-1]
     assert (fifth.status, len(gone)) in (("prepared", 0), ("discarded", 1))
-    if _said(run) == "success":
+    if outcome_said(run) == "success":
         assert fifth.status == "discarded"
     if fifth.status == "prepared":
         assert not damage(shop.site, fifth.name), "until it is on record, it can still be activated"
@@ -199,7 +177,7 @@ def test_a_deploy_killed_at_any_call_leaves_a_whole_site_and_converges(
         prepare=case.fresh,
         check=check,
     )
-    _show(report, capsys)
+    show(report, capsys)
 
 
 @pytest.mark.slow
@@ -214,7 +192,7 @@ def test_a_rollback_killed_at_any_call_goes_back_once_and_not_twice(
         _after_rollback(case, run)
 
     report = kill_sweep(case.argv("rollback"), roots=[shop.path], prepare=case.fresh, check=check)
-    _show(report, capsys)
+    show(report, capsys)
 
 
 @pytest.mark.slow
@@ -229,7 +207,7 @@ def test_a_deploy_that_goes_back_by_itself_is_killed_at_any_call_and_still_ends_
     def check(run: Run) -> None:
         shop.whole()
         assert shop.read("a") in ("4", "5")
-        assert _said(run) in ("", "rolled-back")
+        assert outcome_said(run) in ("", "rolled-back")
         again = shop.deploy("v5", request="req-v5")
         assert again.outcome == "rolled-back"
         assert shop.read("a") == "4"
@@ -239,7 +217,7 @@ def test_a_deploy_that_goes_back_by_itself_is_killed_at_any_call_and_still_ends_
         assert case.log()[-1] == "post-deploy v4 1"
 
     report = kill_sweep(case.deploy_argv("v5"), roots=[shop.path], prepare=case.fresh, check=check)
-    _show(report, capsys)
+    show(report, capsys)
 
 
 @pytest.mark.slow
@@ -255,7 +233,7 @@ def test_a_discard_killed_at_any_call_converges_and_never_touches_what_is_live(
         _after_discard(case, run, commit)
 
     report = kill_sweep(case.argv("discard", "v5"), roots=[shop.path], prepare=case.fresh, check=check)
-    _show(report, capsys)
+    show(report, capsys)
 
 
 @pytest.mark.slow
@@ -269,7 +247,7 @@ def test_a_discard_with_a_call_that_fails_is_no_success_that_did_not_last(
 
     def check(run: Run) -> None:
         assert "Traceback" not in run.stderr, run.stderr
-        assert (run.returncode == 0) == (_said(run) == "success")
+        assert (run.returncode == 0) == (outcome_said(run) == "success")
         _after_discard(case, run, commit)
 
     report = error_sweep(
@@ -280,7 +258,7 @@ def test_a_discard_with_a_call_that_fails_is_no_success_that_did_not_last(
         error=error,
         calls=calls,
     )
-    _show(report, capsys)
+    show(report, capsys)
 
 
 @pytest.mark.slow
@@ -294,7 +272,7 @@ def test_a_call_that_fails_is_never_a_success_that_did_not_last(
 
     def check(run: Run) -> None:
         assert "Traceback" not in run.stderr, run.stderr
-        said = _said(run)
+        said = outcome_said(run)
         assert (run.returncode == 0) == (said == "success")
         _after_deploy(case, run, "v5", "5")
 
@@ -306,7 +284,7 @@ def test_a_call_that_fails_is_never_a_success_that_did_not_last(
         error=error,
         calls=calls,
     )
-    _show(report, capsys)
+    show(report, capsys)
 
 
 @pytest.mark.parametrize("answer", ["again", "skip", "stop"])
@@ -372,66 +350,6 @@ def test_a_script_that_can_no_longer_be_run_after_a_crash_did_not_pass(tmp_path:
 # -- power -------------------------------------------------------------------------------------------------------------
 
 
-class Disk:
-    """An ext4 file system in a file, whose power can be cut.
-
-    It is plugged in again from a copy of the file: a process in a mount namespace of its own, which came to be while
-    this was mounted, keeps the dead file system alive, and the kernel would give that one out again.
-    """
-
-    def __init__(self, base: Path) -> None:
-        self.xfs_io = needs("xfs_io", package="xfsprogs")
-        mkfs = needs("mkfs.ext4", package="e2fsprogs")
-        if os.geteuid() != 0:
-            (pytest.fail if in_ci() else pytest.skip)("needs root, to mount a file system")
-        self.base, self.where, self.saved = base, base / "disk", base / "saved"
-        self.image = base / "image"
-        self.copies = 0
-        self.where.mkdir()
-        with self.image.open("wb") as file:
-            file.truncate(48 * 1024 * 1024)
-        subprocess.run([mkfs, "-q", "-F", self.image], check=True)
-        self.mount(first=True)
-
-    def mount(self, *, first: bool = False) -> None:
-        """Plug it in."""
-        words = ["mount", "-o", "loop,commit=3600", str(self.image), str(self.where)]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        if done.returncode != 0 and first:
-            (pytest.fail if in_ci() else pytest.skip)(f"cannot mount a file: {done.stderr.strip()}")
-        assert done.returncode == 0, done.stderr
-
-    def unmount(self) -> None:
-        """Unplug it properly."""
-        if self.where.is_mount():
-            subprocess.run(["umount", self.where], check=True)
-
-    def save(self) -> None:
-        """Keep its content for `restore`."""
-        self.unmount()
-        subprocess.run(["cp", "--sparse=always", self.image, self.saved], check=True)
-        self.mount()
-
-    def restore(self) -> None:
-        """Put back what was saved."""
-        self.unmount()
-        self._copy(self.saved)
-        self.mount()
-
-    def _copy(self, source: Path) -> None:
-        self.copies += 1
-        old, self.image = self.image, self.base / f"image-{self.copies}"
-        subprocess.run(["cp", "--sparse=always", source, self.image], check=True)
-        old.unlink()
-
-    def cut(self) -> None:
-        """Pull the plug, and plug in again: what was not on the disk is gone."""
-        subprocess.run([self.xfs_io, "-x", "-c", "shutdown", self.where], check=True, capture_output=True)
-        self.unmount()
-        self._copy(self.image)
-        self.mount()
-
-
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
     disk = Disk(tmp_path)
@@ -462,7 +380,7 @@ def test_power_cut_at_any_call_of_a_deploy_leaves_a_whole_site_and_converges(
         check=check,
         sample=40 if wanted is None and "DEPLOYKIT_SWEEP_SAMPLE" not in os.environ else wanted,
     )
-    _show(report, capsys)
+    show(report, capsys)
 
 
 @pytest.mark.slow
@@ -479,7 +397,7 @@ def test_power_cut_at_any_call_of_a_rollback_leaves_a_whole_site_and_converges(
         _after_rollback(case, run)
 
     report = kill_sweep(case.argv("rollback"), roots=[shop.path], prepare=disk.restore, check=check)
-    _show(report, capsys)
+    show(report, capsys)
 
 
 @pytest.mark.slow
@@ -507,7 +425,7 @@ def test_power_cut_at_any_call_of_a_discard_leaves_the_live_release_and_converge
         check=check,
         sample=sample_size(15),
     )
-    _show(report, capsys)
+    show(report, capsys)
 
 
 def test_power_cut_right_after_success_was_reported_takes_nothing_away(tmp_path: Path, disk: Disk) -> None:

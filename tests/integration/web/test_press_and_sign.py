@@ -61,7 +61,7 @@ class World:
         page = self.ann.open("/")
         page.get_by_role("link", name="shop", exact=True).first.click()
         page.get_by_role("link", name="Deploy", exact=True).click()
-        page.get_by_label(re.compile("^(Another tag|Tag) or branch")).fill(new.ref.removeprefix("refs/tags/"))
+        page.get_by_label(re.compile("^(Another tag|Tag) or branch")).fill(new.name)
         if options:
             page.get_by_text("How it goes").click()
             for label, value in options.items():

@@ -14,7 +14,9 @@ import pytest
 
 from deploykit.errors import SignatureError
 from deploykit.fleet.mandates import HeldMandate
-from deploykit.names import parse_node_name, parse_repo_name, parse_site_name
+from deploykit.messages import SitePart
+from deploykit.messages.site import id_of
+from deploykit.names import ObjectId, RefName, RepoName, parse_node_name, parse_repo_name, parse_site_name
 from deploykit.operations.approval import ApprovalDesk
 from deploykit.operations.mandatefiles import mandate_frame
 from deploykit.settings import GrantSettings, Settings, TrustSettings
@@ -140,7 +142,7 @@ def test_the_console_reads_what_deploykit_writes(signing: Signing) -> None:
         mandate_body(override_lock="fire", rollout="r\N{CYRILLIC SMALL LETTER O}", commit="a" * 64),
         mandate_body(time=datetime(2026, 3, 1, 12, 0, 0, 1200, tzinfo=UTC)),
     ]
-    for body in mandates:
+    for body in (*mandates, OF_PARTS):
         read = signing.run("return m.readMandate(m.fromBase64(v));", base64.b64encode(body).decode())
         data = json.loads(body)["data"]
         assert {name: read[name] for name in data} == data
@@ -158,8 +160,25 @@ def changed(body: bytes, **values: object) -> bytes:
     return json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode()
 
 
+PARTS = (
+    SitePart(repo=RepoName("app"), ref=RefName("refs/tags/v3"), commit=ObjectId("3" * 40)),
+    SitePart(repo=RepoName("group/theme"), ref=RefName("refs/heads/main"), commit=ObjectId("7" * 40)),
+)
+OF_PARTS = mandate_body(ref=None, commit=id_of(PARTS), parts=PARTS)
 BODY = mandate_body()
 REFUSED = {
+    "parts beside a ref": changed(OF_PARTS, ref="refs/tags/v3"),
+    "parts without their id": changed(OF_PARTS, commit=None),
+    "no parts where they stand": changed(OF_PARTS, parts=[]),
+    "a ref that is none without parts": without(OF_PARTS, "parts"),
+    "parts in another order": changed(OF_PARTS, parts=json.loads(OF_PARTS)["data"]["parts"][::-1]),
+    "a repository twice": OF_PARTS.replace(b'"group/theme"', b'"app"'),
+    "an unknown field of a part": OF_PARTS.replace(b'{"repo":"app"', b'{"signed":true,"repo":"app"'),
+    "another order of a part's fields": OF_PARTS.replace(
+        b'"repo":"app","ref":"refs/tags/v3"', b'"ref":"refs/tags/v3","repo":"app"'
+    ),
+    "a name twice in a part": OF_PARTS.replace(b'{"repo":"app"', b'{"repo":"app","repo":"app"'),
+    "a part that is none": changed(OF_PARTS, parts=[1]),
     "an unknown field": changed(BODY, also="x"),
     "an unknown field that an object has anyway": BODY.replace(b'"site":', b'"__proto__":{},"site":'),
     "an unknown attribute": BODY.replace(b'"specversion"', b'"more":"x","specversion"'),
@@ -197,7 +216,7 @@ REFUSED = {
 
 
 def test_what_it_does_not_understand_it_does_not_offer(signing: Signing) -> None:
-    assert all(body != BODY for body in REFUSED.values())
+    assert all(body not in (BODY, OF_PARTS) for body in REFUSED.values())
     found = signing.run(
         "return v.map((body) => { try { m.readMandate(m.fromBase64(body)); return ''; }"
         " catch (error) { return error instanceof m.Refusal ? error.message : `mistake: ${error}`; } });",
@@ -224,6 +243,17 @@ def test_a_mandate_is_shown_with_nothing_hidden(signing: Signing) -> None:
     assert shown["Says"].endswith("… (403 characters)")
     assert shown["Lock"] == "IS OVERRIDDEN, for this reason: fi\\u{200b}re"
     assert [label for label, _, *warns in rows if any(warns)] == ["Builds", "Lock"]
+
+
+def test_a_mandate_for_several_repositories_shows_each_of_them(signing: Signing) -> None:
+    script = "const made = m.readMandate(m.fromBase64(v)); return [m.rowsOf(made), m.purposeOf(made)];"
+    found = signing.run(script, base64.b64encode(OF_PARTS).decode())
+    assert [row[:2] for row in found[0][1:4]] == [
+        ["Of app", f"refs/tags/v3, {'3' * 40}"],
+        ["Of group/theme", f"refs/heads/main, {'7' * 40}"],
+        ["Id of all", id_of(PARTS)],
+    ]
+    assert found[1] == "Sign: v3+main on 5 nodes of shop"
 
 
 def test_a_passkey_that_does_not_know_the_person_signs_nothing(signing: Signing) -> None:

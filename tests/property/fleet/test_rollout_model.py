@@ -247,7 +247,7 @@ class RolloutMachine(RuleBasedStateMachine):
             before = model.nodes[node].previous
             target = before if ask.phase == "rollback" and plan.kind == "deploy" else plan.targets[node]
             assert target is not None
-            assert (ask.ref, ask.commit) == (target.ref, target.commit)
+            assert ask.target == target
             self.out[node] = self.drill.now + plan.options.timeout
             self.asked.append((node, ask.phase))
             self.last[node] = ask.phase

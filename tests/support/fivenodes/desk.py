@@ -12,7 +12,6 @@ import attrs
 from deploykit.config import load_settings
 from deploykit.errors import UsageError
 from deploykit.fleet.plan import Target
-from deploykit.names import short_ref
 from deploykit.operations.rolloutstore import StoredRollout, ask_rollout, read_rollout
 from deploykit.settings import Settings
 from tests.brokers.process import current_run
@@ -52,7 +51,7 @@ class Desk:
 
     def words(self, target: Target, *options: str, approved: bool = True) -> list[str]:
         """Return the words of the command that rolls a tag out to all nodes; `approved` by all people there are."""
-        words = ["deploy", "shop", "--ref", short_ref(target.ref), "--nodes", str(self._list), "--timeout", "300"]
+        words = ["deploy", "shop", "--ref", target.name, "--nodes", str(self._list), "--timeout", "300"]
         if approved and "--propose" not in options and self._people:
             options = (*options, "--yes", *(word for key in self._people for word in ("--approve-with", str(key))))
         return [*words, *options, "--config", str(self._config)]

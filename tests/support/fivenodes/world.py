@@ -22,7 +22,7 @@ from deploykit.bus import Bus
 from deploykit.config import load_settings
 from deploykit.fleet.plan import Target
 from deploykit.messages import DeployReported, DeployRequested
-from deploykit.names import NodeName, ObjectId, RefName, short_ref
+from deploykit.names import NodeName, ObjectId, RefName
 from deploykit.release import Site
 from deploykit.settings import BusSettings, Settings
 from deploykit.trust.keyfiles import generate_key, trust
@@ -279,7 +279,7 @@ class FiveNodes:
     # -- how it is set up ----------------------------------------------------------------------------------------------
 
     def _order(self, what: str, short: str, step: str, target: Target) -> Path:
-        return self._orders / f"{self.named(short)}.{step}.{short_ref(target.ref)}.{what}"
+        return self._orders / f"{self.named(short)}.{step}.{target.name}.{what}"
 
     def _settings(self, short: str, principal: str) -> Path:
         directory = self.root / short

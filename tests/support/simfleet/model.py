@@ -173,7 +173,7 @@ class SimulatedNode:
         )
 
 
-def _same(release: SiteRelease, ref: RefName, commit: ObjectId) -> bool:
+def _same(release: SiteRelease, ref: RefName | None, commit: ObjectId) -> bool:
     return (release.ref, release.commit) == (ref, commit)
 
 

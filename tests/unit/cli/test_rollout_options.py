@@ -140,7 +140,7 @@ def test_a_plan_for_a_script_has_stages_targets_and_options(settings: Path) -> N
     words = ("-I", "web2", "-I", "web1", "--dry-run", "--json", "--config", str(settings))
     plan = json.loads(run("deploy", "shop", *TARGET, *words).stdout)
     assert plan["stages"] == [{"stage": "canary", "nodes": ["web1"]}, {"stage": "1", "nodes": ["web2"]}]
-    assert plan["targets"]["web2"] == {"ref": "refs/tags/v1", "commit": COMMIT}
+    assert plan["targets"]["web2"] == {"ref": "refs/tags/v1", "commit": COMMIT, "parts": []}
     assert plan["options"]["batch"] == ["10%"]
     assert plan["kind"] == "deploy"
 

@@ -79,7 +79,7 @@ def commands(actions: Sequence[object]) -> list[SentCommand]:
         command
         for action in actions
         if isinstance(action, Ask)
-        for command in MAKER.deploys(action.phase, action.ref, action.commit, action.nodes, NOW)
+        for command in MAKER.deploys(action.phase, action.target, action.nodes, NOW)
     ]
 
 
@@ -87,7 +87,9 @@ RECORDS: list[JournalRecord] = [
     EventRecord(at=BEGUN + 1, event=AbortAsked(by="ada", rollback=True), control="1-a.json"),
     *[
         CommandRecord(command=command)
-        for command in MAKER.deploys("deploy", RefName("refs/tags/v1"), ObjectId("ab" * 20), PLAN.nodes, NOW)
+        for command in MAKER.deploys(
+            "deploy", Target(ref=RefName("refs/tags/v1"), commit=ObjectId("ab" * 20)), PLAN.nodes, NOW
+        )
     ],
     AbortRecord(abort=MAKER.abort("why", NOW)),
     DoubtRecord(node=NodeName("web1"), reason="not signed: ü"),

@@ -85,7 +85,7 @@ class Judged:
 
     def ask(self, ask: Ask, now: datetime) -> list[NodeAnswered]:
         answers = []
-        for command in self.maker.deploys(ask.phase, ask.ref, ask.commit, ask.nodes, now):
+        for command in self.maker.deploys(ask.phase, ask.target, ask.nodes, now):
             self.requests.append(command.request)
             answers += [self.obey(node, command.request, now) for node in command.request.audience]
         return answers
@@ -151,4 +151,4 @@ def test_a_rollback_of_its_own() -> None:
 def test_another_commit_would_be_seen() -> None:
     judged = Judged(plan_of(3))
     with pytest.raises(AssertionError, match="the mandate is for v1"):
-        judged.ask(Ask(phase="prepare", ref=OLD.ref, commit=OLD.commit, nodes=judged.plan.nodes), NOW)
+        judged.ask(Ask(phase="prepare", target=OLD, nodes=judged.plan.nodes), NOW)

@@ -56,7 +56,7 @@ class Desk:
         trust = Trust.from_settings(TrustSettings(), NodeName("desk"), trusted=lambda: SIGNERS)
         book = CommandBook()
         self.desk = MandateDesk(self.mandate, self.sender, trust, book, lambda: WALL)
-        self.commands = list(maker(self.mandate).deploys("prepare", OTHER.ref, OTHER.commit, NODES, NOW))
+        self.commands = list(maker(self.mandate).deploys("prepare", OTHER, NODES, NOW))
         for command in self.commands:
             book.add(command)
             self.sender.send(command, command.request.audience, 0.0)

@@ -116,19 +116,19 @@ def maker(mandate: HeldMandate | None) -> CommandMaker:
 def test_commands_name_the_mandate_and_are_good_for_no_longer() -> None:
     mandate, late = held(), NOW + timedelta(minutes=58)
     for phase in ("prepare", "activate", "rollback"):
-        (command,) = maker(mandate).deploys(phase, OTHER.ref, OTHER.commit, PLAN.nodes, late)
+        (command,) = maker(mandate).deploys(phase, OTHER, PLAN.nodes, late)
         assert command.request.mandate == mandate.digest
         assert command.request.expires == mandate.message.not_after
         assert command.request.override_lock == "fire"
-    (discard,) = maker(mandate).deploys("discard", OTHER.ref, OTHER.commit, PLAN.nodes, late)
+    (discard,) = maker(mandate).deploys("discard", OTHER, PLAN.nodes, late)
     assert (discard.request.expires, discard.request.override_lock) == (late + timedelta(minutes=5), "")
-    (alone,) = maker(None).deploys("prepare", OTHER.ref, OTHER.commit, PLAN.nodes, late)
+    (alone,) = maker(None).deploys("prepare", OTHER, PLAN.nodes, late)
     assert (alone.request.mandate, alone.request.expires) == (None, late + timedelta(minutes=5))
 
 
 def test_a_split_over_a_hundred_nodes_names_one_mandate() -> None:
     nodes = [NodeName(f"web{number}") for number in range(1, 251)]
-    commands = list(maker(held()).deploys("prepare", OTHER.ref, OTHER.commit, nodes, NOW))
+    commands = list(maker(held()).deploys("prepare", OTHER, nodes, NOW))
     assert [len(command.request.audience) for command in commands] == [100, 100, 50]
     assert {command.request.mandate for command in commands} == {held().digest}
 

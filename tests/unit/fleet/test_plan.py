@@ -230,7 +230,7 @@ def test_a_rollback_is_not_taken_back() -> None:
 
 
 def test_a_deploy_has_one_commit() -> None:
-    with pytest.raises(UsageError, match="one ref and commit"):
+    with pytest.raises(UsageError, match="one release for all nodes"):
         plan_of(2, target={NodeName("n1"): OLD, NodeName("n2"): NEW})
 
 

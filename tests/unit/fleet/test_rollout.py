@@ -81,7 +81,7 @@ def test_a_rollback_goes_canary_first_with_a_command_for_each_commit_and_without
     drill = Drill(plan_of(4, options(batch="100%"), kind="rollback", target=targets))
     drill.to_the_end()
     asked = [action for action in drill.actions if isinstance(action, Ask)]
-    assert [(ask.phase, ask.commit, ask.nodes) for ask in asked] == [
+    assert [(ask.phase, ask.target.commit, ask.nodes) for ask in asked] == [
         ("rollback", OLD.commit, names(1)),
         ("rollback", OLD.commit, names(2, 4)),
         ("rollback", NEW.commit, names(3)),

@@ -63,7 +63,7 @@ def test_each_node_goes_back_to_what_it_had_before() -> None:
     drill.answer("n2")
     drill.answer("n3", "failure")
     drill.to_the_end()
-    back = [(a.commit, a.nodes) for a in drill.actions if isinstance(a, Ask) and a.phase == "rollback"]
+    back = [(a.target.commit, a.nodes) for a in drill.actions if isinstance(a, Ask) and a.phase == "rollback"]
     assert back == [(OLD.commit, names(2)), (other.commit, names(1))]
 
 

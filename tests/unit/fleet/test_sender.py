@@ -38,7 +38,7 @@ def test_after_a_refusal_a_lost_connection_brings_no_copy_to_that_node_for_a_min
     problems: list[str] = []
     sender = CommandSender(cast("Any", bus), TOPICS, problems.append)
     target = PLAN.targets[PLAN.nodes[0]]
-    [command] = MAKER.deploys("prepare", target.ref, target.commit, PLAN.nodes, NOW)
+    [command] = MAKER.deploys("prepare", target, PLAN.nodes, NOW)
     wall = NOW + timedelta(seconds=1)
     sender.send(command, PLAN.nodes, 0.0)
     sender.step(0.0, wall, lambda node, command: True)

@@ -18,8 +18,20 @@ from deploykit.fleet.tracebuilder import TraceBuilder
 from deploykit.fleet.tracekeys import keys_of
 from deploykit.fleet.tracesubject import Ambiguous
 from deploykit.fleet.tracetrust import TraceTrust
-from deploykit.messages import BuildFinished, DeployProgressed, Message, MirrorUpdated, RefUpdated, RolloutAbort
-from deploykit.names import ZERO_ID, ObjectId, RefName
+from deploykit.messages import (
+    BuildFinished,
+    DeployProgressed,
+    DeployReported,
+    DeployRequested,
+    Message,
+    MirrorUpdated,
+    RefUpdated,
+    RolloutAbort,
+    RolloutReported,
+    SitePart,
+)
+from deploykit.messages.site import id_of
+from deploykit.names import ZERO_ID, ObjectId, RefName, RepoName
 from deploykit.settings import GrantSettings, TrustSettings
 from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.policy import Policy
@@ -408,3 +420,34 @@ def test_a_node_does_not_announce_the_end_of_a_rollout() -> None:
         (rollout,) = (one for one in found.stations if one.kind == "rollout" and one.seen)
         assert rollout.verdict is not None
         assert rollout.verdict.standing == standing
+
+
+class WayOfParts(Way):
+    """A rollout of a site of two repositories, of which the push was to one."""
+
+    def record(self, message: Message, *, by: str = "", after: float = 1.0) -> RecordedMessage:
+        return super().record(self._with_parts(message), by=by, after=after)
+
+    def _with_parts(self, message: Message) -> Message:
+        theme = SitePart(repo=RepoName("theme"), ref=RefName("refs/tags/t1"), commit=ObjectId("7" * 40))
+        parts = (SitePart(repo=RepoName("shop"), ref=self.ref, commit=self.commit), theme)
+        version: dict[str, Any] = {"ref": None, "commit": id_of(parts), "parts": parts}
+        if isinstance(message, DeployRequested | RolloutReported):
+            return attrs.evolve(message, **version)
+        if isinstance(message, DeployReported) and message.target is not None:
+            live = version if message.commit is not None else {}
+            return attrs.evolve(message, target=attrs.evolve(message.target, **version), **live)
+        return message
+
+
+@pytest.mark.parametrize("text", [C1, "c1c1", "a-push", "a-rollout"])
+def test_the_way_of_one_of_several_repositories_is_found_whole(text: str) -> None:
+    trace = traced(text, [*WayOfParts().whole(), *OTHER])
+    assert rows(trace) == EXPECTED
+
+
+def test_the_commit_that_stayed_shows_what_it_was_deployed_with() -> None:
+    found = rows(traced("7" * 40, WayOfParts().whole()))
+    assert [row for row in found if row[0] in ("command", "release")] == [
+        row for row in EXPECTED if row[0] in ("command", "release")
+    ]

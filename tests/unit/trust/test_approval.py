@@ -31,7 +31,7 @@ def judge(
     grants: tuple[GrantSettings, ...] = (ANN, BOB),
     signatures: int = 1,
     require: Literal["", "person"] = "",
-    repos: dict[SiteName, RepoName] | None = None,
+    repos: dict[SiteName, tuple[RepoName, ...]] | None = None,
     **changes: Any,
 ) -> str:
     """Return why a mandate does not count; empty where it does."""
@@ -146,9 +146,9 @@ def test_a_grant_for_some_phases_approves_no_other() -> None:
 
 def test_a_grant_for_some_repositories_approves_no_other_site() -> None:
     some = attrs.evolve(BOB, repos=("shop-*",))
-    assert judge(person("bob"), grants=(some,), repos={SiteName("shop"): RepoName("shop-eu")}) == ""
-    assert judge(person("bob"), grants=(some,), repos={SiteName("shop"): RepoName("bank")}) != ""
-    assert judge(person("bob"), grants=(some,), repos={SiteName("blog"): RepoName("shop-eu")}) != ""
+    assert judge(person("bob"), grants=(some,), repos={SiteName("shop"): (RepoName("shop-eu"),)}) == ""
+    assert judge(person("bob"), grants=(some,), repos={SiteName("shop"): (RepoName("bank"),)}) != ""
+    assert judge(person("bob"), grants=(some,), repos={SiteName("blog"): (RepoName("shop-eu"),)}) != ""
 
 
 def test_leaving_out_builds_is_approved_by_one_who_may() -> None:

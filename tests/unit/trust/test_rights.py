@@ -77,22 +77,30 @@ def test_phases_of_one_grant_and_sites_of_another_do_not_add_up() -> None:
 # -- repositories ----------------------------------------------------------------------------------------------------
 
 
-def with_repos(repos: Mapping[SiteName, RepoName] | None, *grants: GrantSettings) -> Policy:
+def with_repos(repos: Mapping[SiteName, tuple[RepoName, ...]] | None, *grants: GrantSettings) -> Policy:
     return Policy(grants=grants, max_expiry=CAP, skew=SKEW, repos=repos)
 
 
 def test_a_grant_for_some_repositories_is_for_their_sites_alone() -> None:
     some = attrs.evolve(DEPLOY, repos=("shop-*", "!shop-old"))
     for repo, allowed in (("shop-eu", True), ("shop-old", False), ("bank", False)):
-        assert (refusal(with_repos({SHOP: RepoName(repo)}, some), request(), signer("ops")) == "") is allowed
-    assert refusal(with_repos({BANK: RepoName("shop-eu")}, some), request(), signer("ops")) != "", "unknown: denied"
+        assert (refusal(with_repos({SHOP: (RepoName(repo),)}, some), request(), signer("ops")) == "") is allowed
+    assert refusal(with_repos({BANK: (RepoName("shop-eu"),)}, some), request(), signer("ops")) != "", "unknown: denied"
     assert refusal(with_repos({}, DEPLOY), request(), signer("ops")) == "", "by default for all"
     assert with_repos(None, some).may("deploy.requested", signer("ops"), SHOP), "a machine that only looks on"
 
 
+def test_of_a_site_of_several_repositories_a_grant_must_name_each() -> None:
+    for repos, allowed in ((("app", "theme"), True), (("app",), False), (("*", "!theme"), False), ((), True)):
+        some = attrs.evolve(DEPLOY, repos=repos)
+        rules = with_repos({SHOP: (RepoName("app"), RepoName("theme"))}, some)
+        assert (refusal(rules, request(), signer("ops")) == "") is allowed
+    assert refusal(with_repos({SHOP: ()}, attrs.evolve(DEPLOY, repos=("*",))), request(), signer("ops")) != ""
+
+
 def test_repositories_hold_for_aborts_and_questions_too() -> None:
     rules = with_repos(
-        {SHOP: RepoName("shop"), BANK: RepoName("bank")},
+        {SHOP: (RepoName("shop"),), BANK: (RepoName("bank"),)},
         attrs.evolve(DEPLOY, types=("rollout.abort", "node.queried"), repos=("shop",)),
     )
     assert rules.may_abort(signer("ops"), SHOP)

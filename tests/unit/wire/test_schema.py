@@ -59,6 +59,16 @@ def test_a_body_of_the_first_release_is_passed_on_whole(cls: type[Message]) -> N
     assert within(body["data"], again["data"])
 
 
+@pytest.mark.parametrize("name", sorted(each.name for each in (FROZEN / "parts").glob("*.json")))
+def test_a_body_of_the_first_release_with_parts_is_read_and_passed_on_as_it_was(name: str) -> None:
+    kept = json.loads((FROZEN / "parts" / name).read_text())
+    message = decode({"content-type": CONTENT_TYPE}, json.dumps(kept["body"]).encode())
+    assert message is not None
+    assert f"{message.TYPE}.json" == name
+    assert within(kept["read"], redact(message))
+    assert within(kept["body"]["data"], json.loads(encode(message).body)["data"])
+
+
 def within(old: object, new: object) -> bool:
     """Whether all that was said is said still, at every level; new fields may have been added."""
     if isinstance(old, dict) and isinstance(new, dict):

@@ -49,9 +49,10 @@ const same = (one, other) => one.length === other.length && one.every((byte, at)
 
 // -- what a mandate says -------------------------------------------------------------------------------------------
 
-const LONGEST = 1 << 20, MOST_NODES = 10_000;
+const LONGEST = 1 << 20, MOST_NODES = 10_000, MOST_PARTS = 32;
 const FORWARD = ["deploy", "prepare", "activate"];
 const NAME = /^[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?$/;
+const REPO = /^[A-Za-z0-9_][A-Za-z0-9_.+-]*(?:\/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*$/;
 const HIDDEN = /[\p{C}\p{Zl}\p{Zp}]|(?! )\p{Zs}/gu; // what Python's isprintable() refuses
 const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{6})?Z$/;
 
@@ -59,10 +60,15 @@ const text = (value) => typeof value === "string";
 const flag = (value) => typeof value === "boolean";
 const identifier = (value) => text(value) && value !== "" && [...value].length <= 255 && value.search(HIDDEN) < 0;
 const name = (value) => text(value) && value.length <= 255 && NAME.test(value);
+const repoName = (value) => text(value) && value.length <= 255 && REPO.test(value);
 const time = (value) => text(value) && TIME.test(value) && !isNaN(Date.parse(value));
 const list = (value, most, each) => Array.isArray(value) && value.length <= most && value.every(each);
 const refName = (value) => text(value) && value.startsWith("refs/") && value.length <= 1024 && value.search(HIDDEN) < 0;
 const commitId = (value) => text(value) && /^(?:[0-9a-f]{40}|[0-9a-f]{64})$/.test(value);
+
+const PART = { repo: repoName, ref: refName, commit: commitId };
+const isPart = (value) => Boolean(fieldsOf(value, PART));
+const MAY_LACK = ["correlationid", "parts"];
 
 /** The fields in the order in which deploykit writes them: what each may be, and whether it may be absent. */
 const ENVELOPE = {
@@ -72,7 +78,7 @@ const ENVELOPE = {
 };
 const DATA = {
   site: name, rollout: identifier, ref: (value) => value === null || refName(value),
-  commit: (value) => value === null || commitId(value), nodes: (value) => list(value, MOST_NODES, name),
+  commit: (value) => value === null || commitId(value), parts: (value) => list(value, MOST_PARTS, isPart), nodes: (value) => list(value, MOST_NODES, name),
   phases: (value) => list(value, 10, text), allow_rollback: flag, not_before: time, not_after: time,
   without_build: flag, override_lock: text, requested_by: text, reason: text,
 };
@@ -83,7 +89,7 @@ function fieldsOf(value, table) {
   if (unknown.length) throw new Refusal(`it has fields that this page does not know: ${visible(unknown.join(", "))}`);
   const found = {};
   for (const [key, good] of Object.entries(table)) {
-    if (!Object.hasOwn(value, key) && key === "correlationid") continue;
+    if (!Object.hasOwn(value, key) && MAY_LACK.includes(key)) continue;
     if (!Object.hasOwn(value, key) || !good(value[key])) throw new Refusal(`its ${key} is not what it should be`);
     found[key] = value[key];
   }
@@ -102,13 +108,19 @@ export function readMandate(bytes) {
   }
   const message = fieldsOf(value, ENVELOPE);
   const said = (message.data = fieldsOf(message.data, DATA));
+  if (said.parts) said.parts = said.parts.map((part) => fieldsOf(part, PART));
   // One text has one meaning: this finds names that stand twice, another order, blanks, other escapes.
   if (JSON.stringify(message) !== body) throw new Refusal("its bytes are not those that deploykit writes for what it says");
   const odd = said.phases.find((phase) => !FORWARD.includes(phase));
   if (odd !== undefined) throw new Refusal(`it names the phase ${visible(odd)}`);
-  if ((said.ref === null) !== (said.commit === null) || (said.phases.length && said.commit === null)) {
-    throw new Refusal("it names no whole release");
+  if (!said.parts) {
+    if ((said.ref === null) !== (said.commit === null)) throw new Refusal("it names no whole release");
+  } else if (!said.parts.length || said.ref !== null || said.commit === null) {
+    throw new Refusal("it names another release beside its parts");
+  } else if (said.parts.some(({ repo }, at) => at && said.parts[at - 1].repo >= repo)) {
+    throw new Refusal("it does not name each repository once, by name");
   }
+  if (said.phases.length && said.commit === null) throw new Refusal("it names no whole release");
   if (!said.phases.length && !said.allow_rollback) throw new Refusal("it allows nothing");
   if (!said.nodes.length) throw new Refusal("it names no node");
   if (new Set(said.nodes).size !== said.nodes.length) throw new Refusal("it names a node twice");
@@ -140,7 +152,10 @@ function times(iso) {
 export function rowsOf(mandate, now = Date.now()) {
   const rows = [["Site", mandate.site]];
   if (mandate.commit === null) rows.push(["Release", "none: nodes may only go back"]);
-  else rows.push(["Ref", exact(mandate.ref)], ["Commit", mandate.commit]);
+  else if (mandate.parts) {
+    for (const { repo, ref, commit } of mandate.parts) rows.push([`Of ${repo}`, `${exact(ref)}, ${commit}`]);
+    rows.push(["Id of all", mandate.commit]);
+  } else rows.push(["Ref", exact(mandate.ref)], ["Commit", mandate.commit]);
   rows.push([counted(mandate.nodes), mandate.nodes.join(", ")]);
   rows.push(["Phases", mandate.phases.join(", ") || "none"]);
   rows.push(["Way back", mandate.allow_rollback ? "each node may be told to go back to its own previous release" : "no"]);
@@ -155,10 +170,11 @@ export function rowsOf(mandate, now = Date.now()) {
 }
 
 /** Return in a few words what a signature lets happen: on the button. */
-export function purposeOf({ site, ref, nodes, phases }) {
+export function purposeOf({ site, ref, parts, nodes, phases }) {
   const where = `${counted(nodes)} of ${site}`;
   if (!phases.length) return `Sign: ${where} may go back`;
-  return `Sign: ${exact(ref.replace(/^refs\/(?:tags|heads)\//, ""))} on ${where}`;
+  const refs = parts ? parts.map((part) => part.ref) : [ref];
+  return `Sign: ${refs.map((each) => exact(each.replace(/^refs\/(?:tags|heads)\//, ""))).join("+")} on ${where}`;
 }
 
 // -- keys and signatures -------------------------------------------------------------------------------------------

@@ -22,7 +22,8 @@ from deploykit.errors import InvalidName, MessageError, WebhookRefused
 from deploykit.messages.base import one_line
 from deploykit.messages.source import COMMIT_TEXT, NAME_TEXT
 from deploykit.names import ObjectId, RefName, parse_object_id, parse_ref_name
-from deploykit.wire.field_types import MAX_COUNT, parse_time
+from deploykit.wire.field_types import MAX_COUNT
+from deploykit.wire.times import parse_time
 
 #: Characters of the longest name of a repository that is looked up.
 MAX_REPOSITORY: Final = 500

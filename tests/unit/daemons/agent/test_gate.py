@@ -41,7 +41,7 @@ from tests.support.builds import (
 from tests.support.resultaudit import result_audit
 
 HEAD = "no successful build of shop-tests for 1a2b3c4d; "
-REF = request().ref
+REF = request().ref or ""
 
 
 class GateCounts(Metrics):

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from deploykit.daemons.agent.mirror_reports import FetchAsked, RefProblem, RefReport, Reported, left_out, reports_after
+from deploykit.daemons.agent.mirror_reports import (
+    FetchAsked,
+    RefProblem,
+    RefReport,
+    Reported,
+    left_out,
+    lfs_problems,
+    reports_after,
+    word_for,
+)
 from deploykit.errors import OriginError
 from deploykit.mirror import FetchResult, RefChange
-from deploykit.mirror.model import Refusal
+from deploykit.mirror.model import LfsFetched, LfsGap, Refusal
 from deploykit.names import ZERO_ID, ObjectId, RefName
 
 A, B, C = (ObjectId(c * 40) for c in "abc")
@@ -114,3 +123,41 @@ def test_trouble_with_a_ref_that_is_gone_is_not_called_mended() -> None:
         [RefReport(MAIN, B, ZERO_ID, "updated", "", "")],
         {},
     )
+
+
+LACKING = FetchResult(lfs=LfsFetched(gaps=(LfsGap(MAIN, "Git LFS: an object is missing: a.bin: gone"),)))
+
+
+def test_a_ref_that_lacks_objects_is_a_failure_until_they_come() -> None:
+    moved = FetchResult(changes=(RefChange(MAIN, A, B),), lfs=LACKING.lfs)
+    asked = [FetchAsked(RefChange(MAIN, A, B), "push")]
+    lines, said = reports_after(moved, asked, {MAIN: B}, lfs_problems(moved), NONE)
+    assert lines == [RefReport(MAIN, A, B, "failed", "Git LFS: an object is missing: a.bin: gone", "push")]
+    assert word_for(moved) == "failed"
+    assert reports_after(LACKING, [], {MAIN: B}, lfs_problems(LACKING), said) == ([], said), "said once"
+    lines, said = reports_after(NOTHING, [], {MAIN: B}, {}, said)
+    assert [(line.outcome, line.detail) for line in lines] == [("unchanged", "the problem is gone")]
+    assert (said, word_for(NOTHING)) == ({}, "unchanged")
+
+
+def test_a_fetch_that_failed_does_not_say_that_what_an_earlier_one_found_is_gone() -> None:
+    """Only another fetch can see it: of objects that are missing, of changes that a policy refused."""
+    refused = FetchResult(refused=(Refusal(TOPIC, C, A, "it is not a fast-forward"),), lfs=LACKING.lfs)
+    held = {MAIN: B, TOPIC: C}
+    _, said = reports_after(refused, [], held, lfs_problems(refused), NONE)
+    error = OriginError("away")
+    assert reports_after(error, [], held, lfs_problems(error), said)[0] == []
+    lines, _ = reports_after(NOTHING, [], held, {}, reports_after(error, [], held, {}, said)[1])
+    assert sorted(line.ref for line in lines) == [MAIN, TOPIC]
+
+
+def test_a_fetch_of_one_ref_says_nothing_of_what_is_refused_elsewhere() -> None:
+    refused = FetchResult(refused=(Refusal(TOPIC, C, A, "it is not a fast-forward"),))
+    held = {MAIN: B, TOPIC: C}
+    _, said = reports_after(refused, [], held, {}, NONE)
+    single = FetchResult(changes=(RefChange(MAIN, A, B),), confirmed=True)
+    lines, said = reports_after(single, [FetchAsked(RefChange(MAIN, A, B), "push")], held, {}, said)
+    assert [line.ref for line in lines] == [MAIN]
+    single = FetchResult(confirmed=False)
+    lines, said = reports_after(single, [FetchAsked(RefChange(TOPIC, C, A), "push")], held, {}, said)
+    assert [(line.ref, line.detail) for line in lines] == [(TOPIC, "the problem is gone")]

@@ -20,6 +20,7 @@ from deploykit.daemons.service.metrics import Metrics
 from deploykit.errors import OriginError, OutboxError, SettingsError, TreeDamaged, UsageError
 from deploykit.messages import Message, MirrorUpdated, RefUpdated, utc_now
 from deploykit.mirror import FetchResult, Mirror, RefChange
+from deploykit.mirror.model import LfsFetched, LfsGap
 from deploykit.mirror.pool import MirrorPool
 from deploykit.names import ZERO_ID, NodeName, ObjectId, RefName, RepoName
 from deploykit.settings import CheckoutSettings, RepositorySettings, Settings
@@ -54,6 +55,7 @@ class Origins:
         self.gate = threading.Event()
         self.gate.set()
         self.error: Exception | None = None
+        self.gaps: tuple[LfsGap, ...] = ()
         self.fetches: list[tuple[str, RefChange | None]] = []
 
     def fetch(self, mirror: Mirror, expected: RefChange | None = None) -> FetchResult:
@@ -61,7 +63,7 @@ class Origins:
         assert self.gate.wait(120)
         if self.error is not None:
             raise self.error
-        return FetchResult(changes=(RefChange(MAIN, ZERO_ID, A),))
+        return FetchResult(changes=(RefChange(MAIN, ZERO_ID, A),), lfs=LfsFetched(gaps=self.gaps))
 
 
 @pytest.fixture
@@ -137,6 +139,20 @@ def test_a_fetch_that_fails_is_reported_and_its_message_acknowledged(
     origins.error = OriginError("the origin is away")
     assert isinstance(node.handle(push()), Ack)
     assert [(line.outcome, line.detail) for line in reporter.said] == [("failed", "the origin is away")]
+
+
+def test_objects_that_are_missing_are_a_failure_in_report_and_count(
+    node: MirrorHandler, origins: Origins, reporter: FakeReporter, metrics: Metrics
+) -> None:
+    origins.gaps = (LfsGap(MAIN, "Git LFS: an object is missing: a.bin: the server does not have it"),)
+    assert isinstance(node.handle(push()), Ack)
+    assert [(line.ref, line.outcome, line.detail) for line in reporter.said] == [
+        (MAIN, "failed", origins.gaps[0].reason)
+    ]
+    assert metrics.series("mirror_fetches_total")[SHOP, "failed"] == 1
+    origins.gaps = ()
+    assert isinstance(node.handle(push()), Ack)
+    assert [line.outcome for line in reporter.said] == ["failed", "updated"]
 
 
 def test_fetches_are_counted_by_outcome_and_lag_is_from_the_push(

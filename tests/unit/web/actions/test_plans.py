@@ -14,11 +14,14 @@ import pytest
 from deploykit.daemons.agent.mirrors import mirror_path
 from deploykit.errors import ActionRefused
 from deploykit.fleet.selection import Selection
-from deploykit.messages import SiteOperation
+from deploykit.messages import SiteOperation, SitePart
+from deploykit.messages.site import id_of
 from deploykit.names import RefName, RepoName
 from deploykit.operations.nodes import FoundNodes
+from deploykit.settings import NodeSiteSettings
 from deploykit.web.actions import choosing
 from deploykit.web.actions.asked import DeployAsked, NodesAsked, OptionsAsked, RollbackAsked
+from deploykit.web.actions.rollouts import ConsoleRollouts
 from deploykit.web.projection.activityviews import RefView
 from deploykit.web.projection.rolloutviews import RolloutOverview
 from deploykit.web.projection.views import SiteSummary
@@ -427,3 +430,28 @@ def test_without_a_mirror_or_with_a_damaged_one_the_plan_stands(world: ActionWor
     plan = world.rollouts.plan(LIVE, world.deploy())
     assert (len(plan.nodes), plan.scripts) == (3, ())
     assert str(world.root) not in str(plan), "paths of this machine are for its log"
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_site_of_several_repositories_is_refused_with_the_command_to_run(tmp_path: Path, known: bool) -> None:
+    """By the console's settings, or as its nodes say."""
+    world = ActionWorld(tmp_path)
+    parts = tuple(SitePart(repo=RepoName(repo), ref=V2, commit=world.v2) for repo in ("shop", "theme"))
+    version: dict[str, Any] = {"repos": tuple(part.repo for part in parts), "ref": None}
+    version |= {"parts": parts, "commit": id_of(parts)}
+    if known:
+        site = NodeSiteSettings(path=tmp_path / "site", parts={part.repo: part.repo for part in parts})
+        world.ports = attrs.evolve(world.ports, settings=attrs.evolve(world.settings, sites={SHOP: site}))
+        world.rollouts = ConsoleRollouts(world.ports)
+    else:
+        for name, node in world.nodes.items():
+            world.nodes[name] = attrs.evolve(node, sites=(attrs.evolve(node.sites[0], **version),))
+    error = refused(world, world.deploy())
+    assert (error.status, error.remedy) == (
+        409,
+        "from a shell: deploykit deploy shop --ref shop=REF --ref theme=REF --all",
+    )
+    assert "site shop is made of several repositories (shop, theme)" in error.problem
+    back = refused(world, RollbackAsked(site="shop", chosen=NodesAsked(everybody=True)))
+    assert back.remedy == "from a shell: deploykit rollback shop --all"
+    assert world.desk.kept == {}

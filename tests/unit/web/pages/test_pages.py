@@ -14,7 +14,15 @@ from starlette.routing import Mount, Route
 from deploykit.settings.web import WebSettings
 from deploykit.web.context import ConsoleContext
 from deploykit.web.pages.assets import assets
-from deploykit.web.projection.views import NodeSummary, Paged, PageRequested, ProjectionHealth, SiteOnNode, SiteSummary
+from deploykit.web.projection.views import (
+    NodeSummary,
+    Paged,
+    PageRequested,
+    PartView,
+    ProjectionHealth,
+    SiteOnNode,
+    SiteSummary,
+)
 from deploykit.web.viewer import EVERYBODY, RoleGrant, Viewer
 from tests.support.consoleworld import ago, big_world, hostile_world, small_world
 from tests.support.fixedqueries import FixedQueries
@@ -243,3 +251,24 @@ def test_a_page_follows_the_events_after_what_it_has_read() -> None:
     before = console.events.newest
     assert f'data-event="{before}"' in get(app, "/").text
     assert console.events.newest > before
+
+
+def test_a_site_of_several_repositories_shows_each_part_and_the_command_that_deploys_it() -> None:
+    named = (("app", "v3"), ("theme", "v7"))
+    parts = tuple(PartView(repo=repo, ref=f"refs/tags/{tag}", commit=tag[1] * 40) for repo, tag in named)
+    version = {"commit": "ab" * 20, "parts": parts}
+    world = FixedQueries(
+        site_list=(SiteSummary(site="shop", repo="app", **version),),  # type: ignore[arg-type]
+        node_list=(
+            NodeSummary(node="web-1", sites=(SiteOnNode(site="shop", node="web-1", **version),)),  # type: ignore[arg-type]
+        ),
+    )
+    for path in ("/sites/shop", "/nodes/web-1", "/"):
+        text = re.sub(r"<[^>]*>", "", get(console_app(world), path).text)
+        assert "v3+v7" in text, path
+        if path != "/":
+            assert re.search(r"app v3\s+3333", text), path
+            assert re.search(r"theme v7\s+7777", text), path
+    text = get(console_app(world), "/sites/shop").text
+    assert "deploykit deploy shop --ref app=REF --all" in text
+    assert not {"/sites/shop/deploy", "/sites/shop/rollback", "/sites/shop/diff"} & set(links(text))
