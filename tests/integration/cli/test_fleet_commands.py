@@ -170,7 +170,12 @@ def test_status_of_the_fleet_as_json(config: Path, fleet: list[Reply]) -> None:
     result = deploykit(config, "status", "--site", "shop", "--ref", "v1", "--json")
     assert result.exit_code == 1
     (shop,) = json.loads(result.stdout)["sites"]
-    assert shop["current"] == {"ref": "refs/tags/v1", "commit": "1" * 40, "reason": "asked for, as a node has it live"}
+    assert shop["current"] == {
+        "ref": "refs/tags/v1",
+        "commit": "1" * 40,
+        "reason": "asked for, as a node has it live",
+        "parts": [],
+    }
     assert shop["counts"] == {"current": 1, "other": 1}
     assert [(each["node"], each["drift"]) for each in shop["nodes"]] == [("web1", "other"), ("web2", "current")]
 

@@ -164,7 +164,6 @@ def test_every_bus_with_the_setting_keeps_its_destinations_alive(broker: Embedde
     with running(settings) as bus:
         wait_until(lambda: len(broker.sent("/topic/a")) >= 3)
         wait_until(lambda: bus.counters.published >= 3)
-        assert bus.counters.publish_failed == bus.counters.late_receipts == 0
 
 
 def test_a_keepalive_that_finds_no_room_is_left_out(broker: EmbeddedBroker) -> None:
