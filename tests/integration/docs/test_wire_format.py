@@ -11,7 +11,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from deploykit.messages import BY_TYPE, Commit, HeldRef, Message, SiteRelease, SiteState, StepReport
+from deploykit.messages import BY_TYPE, Commit, HeldRef, Message, SitePart, SiteRelease, SiteState, StepReport
 from deploykit.wire import strictjson
 from deploykit.wire.field_types import MAX_COUNT, fields
 from deploykit.wire.frame import MAX_HEADERS, RESERVED_HEADERS
@@ -66,6 +66,7 @@ def test_every_type_stands_in_a_table_with_every_field(cls: type[Message]) -> No
         (StepReport, "a step"),
         (SiteRelease, "a release"),
         (SiteState, "a site of a node"),
+        (SitePart, "a part"),
         (HeldRef, "a held ref"),
     ],
 )
