@@ -175,7 +175,12 @@ def _running(argv: list[str], root: Path) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         process.send_signal(signal.SIGTERM)  # one that a test has ended is a zombie until it is waited for
-        process.wait(30)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
 
 
 __all__ = ["GuardedServer", "guarded", "public_directory"]

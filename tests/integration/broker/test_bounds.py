@@ -56,7 +56,7 @@ def test_one_connection_too_many_is_turned_away() -> None:
 
 
 def test_who_does_not_log_in_is_sent_away() -> None:
-    with EmbeddedBroker(limits=BrokerLimits(login_timeout=2.0)) as broker, _client(broker) as client:
+    with EmbeddedBroker(limits=BrokerLimits(login_timeout=4.0)) as broker, _client(broker) as client:
         with RawStomp(broker.port) as silent:
             assert silent.error().headers["message"] == "no CONNECT came"
         client.ask("SEND", destination="/queue/a")  # it came before the silent one, and has logged in

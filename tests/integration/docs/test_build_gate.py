@@ -40,10 +40,18 @@ def blocks(page: str) -> list[str]:
 
 
 def test_the_settings_on_the_page_are_accepted_without_a_warning() -> None:
-    settings = parse_settings("\n".join(blocks(PAGE)).encode())
+    one, _, grant = blocks(PAGE)
+    settings = parse_settings((one + grant).encode())
     assert [site.require_build for site in settings.sites.values()] == [(JOB,)]
     assert settings.repositories[RepoName("shop")].fetch_on == "build"
     assert warnings(settings) == []
+
+
+def test_the_parts_on_the_page_wait_for_the_builds_that_it_names() -> None:
+    _, parts, _ = blocks(PAGE)
+    (site,) = parse_settings(parts.encode()).sites.values()
+    assert site.require_build == ("tests",)
+    assert site.require_build_of == {"theme": ("css",)}
 
 
 def test_the_settings_on_the_page_of_the_key_are_accepted() -> None:

@@ -108,13 +108,14 @@ class Chain:
         self._stack.close()
 
     def end(self) -> None:
-        """End all daemons in good order, and see that nothing is left on the way."""
+        """See that nothing is left on the way, and end all daemons in good order."""
+        spools = [Outbox(spool, create=False) for spool in self.root.glob("spool-*")]
+        wait_until(lambda: not any([*spool.pending(everyone=True)] for spool in spools), "nothing is left in a spool")
         for member in self.members.values():
             assert member.stop() == 0, member.output[-2000:]
-        for spool in self.root.glob("spool-*"):
-            left = [record.destination for record in Outbox(spool, create=False).pending(everyone=True)]
-            assert left == [], f"{spool.name} still holds messages to {left}"
-            assert list(Outbox(spool, create=False).dead()) == []
+        for spool in spools:
+            assert [record.destination for record in spool.pending(everyone=True)] == []
+            assert list(spool.dead()) == []
 
     def kill(self, victim: str) -> None:
         """Kill the `broker`, `jenkins`, or one of the members."""
