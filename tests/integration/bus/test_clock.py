@@ -24,7 +24,9 @@ from tests.support.bus import Collector, fast, quiet, running, text
 from tests.support.wait import wait_until
 
 handled = Collector(lambda delivery: Retry(0.1) if delivery.attempt == 1 else None)
-with tempfile.TemporaryDirectory() as place, EmbeddedBroker() as broker, running(fast(broker.address)) as bus:
+with tempfile.TemporaryDirectory() as place, EmbeddedBroker() as broker, running(
+    fast(broker.address, heartbeat=1.0)
+) as bus:
     outbox = Outbox(Path(place) / "spool", shared=False)
     bus.subscribe("/queue/q", handled)
     for number, shift in enumerate((0.0, 3600.0, -3600.0, 7200.0)):

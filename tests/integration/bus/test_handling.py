@@ -15,7 +15,7 @@ from deploykit.bus.events import DeadLettered, Subscribed
 from deploykit.errors import ConnectError
 from deploykit.system.backoff import Backoff
 from tests.support.badservers import FloodServer, PoisonServer
-from tests.support.bus import UNHURRIED, Collector, Events, fast, running, text
+from tests.support.bus import Collector, Events, fast, running, text
 from tests.support.wait import wait_until
 
 
@@ -119,7 +119,7 @@ def test_an_acknowledgement_goes_only_to_the_connection_that_delivered(broker: E
     """The embedded broker ends a connection that acknowledges what it was not given, so a stray ack would show."""
     release = threading.Event()
     collector = Collector(lambda _: _after(release))
-    with running(fast(broker.address, heartbeat=UNHURRIED)) as bus:
+    with running(fast(broker.address)) as bus:
         bus.subscribe("/queue/q", collector)
         bus.publish("/queue/q", text("x"))
         collector.wait(1)
@@ -136,7 +136,7 @@ def test_an_acknowledgement_goes_only_to_the_connection_that_delivered(broker: E
 
 def test_a_lost_acknowledgement_is_made_good_without_handling_twice(broker: EmbeddedBroker) -> None:
     collector = Collector()
-    with running(fast(broker.address, heartbeat=UNHURRIED)) as bus:  # each further loss would be five duplicates more
+    with running(fast(broker.address)) as bus:
         bus.subscribe("/queue/q", collector)
         broker.faults.lose_acks(5)
         for n in range(5):
@@ -170,7 +170,7 @@ def test_a_flood_beyond_the_bound_stops_reading_and_nothing_is_lost() -> None:
     """A broker that knows no prefetch: we bound what is in memory by not reading, and catch up later."""
     hold = threading.Event()
     collector = Collector(lambda _: _after(hold))
-    with FloodServer(5000) as server, Bus(fast(server.address, heartbeat=UNHURRIED)) as bus:
+    with FloodServer(5000) as server, Bus(fast(server.address)) as bus:
         bus.subscribe("/queue/q", collector)
         wait_until(lambda: bus.counters.received > 900)
         time.sleep(0.3)
@@ -185,7 +185,7 @@ def test_what_ends_under_a_flood_does_not_wait_for_an_answer_behind_what_is_not_
     end: Callable[[Bus, Subscription], None],
 ) -> None:
     """More than fits between the broker and us: it reads our goodbye when we have read what it wrote before."""
-    with FloodServer(3000, 8000) as server, Bus(fast(server.address, connect_timeout=20, heartbeat=UNHURRIED)) as bus:
+    with FloodServer(3000, 8000) as server, Bus(fast(server.address)) as bus:
         subscription = bus.subscribe("/queue/q", lambda _: time.sleep(0.001))
         wait_until(lambda: subscription.queued >= 1000)
         began = time.monotonic()
@@ -199,7 +199,7 @@ def test_a_refused_subscription_is_tried_again_and_does_not_disturb_the_others(
     # After so long that whoever waits gets to see the refusal.
     monkeypatch.setattr(subscriptions, "_RESUBSCRIBE", Backoff(initial=5.0, maximum=5.0, minimum=5.0))
     good, late = Collector(), Collector()
-    with running(fast(broker.address, heartbeat=UNHURRIED)) as bus:
+    with running(fast(broker.address)) as bus:
         assert bus.subscribe("/queue/good", good).wait_active(30)
         broker.faults.error_next("SUBSCRIBE", "not now", close=False)
         subscription = bus.subscribe("/queue/late", late)

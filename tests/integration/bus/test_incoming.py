@@ -9,7 +9,7 @@ import pytest
 from deploykit.broker.server import EmbeddedBroker
 from deploykit.bus.events import BrokerReportedError, ConnectionLost
 from deploykit.errors import PublishRefused
-from tests.support.bus import UNHURRIED, Collector, Events, fast, running, text
+from tests.support.bus import Collector, Events, fast, running, text
 from tests.support.faults import proxied, through
 
 
@@ -39,7 +39,7 @@ def test_an_endless_frame_ends_the_connection_with_memory_flat(broker: EmbeddedB
 
 def test_a_message_over_the_limit_is_put_aside_and_the_next_one_is_handled(broker: EmbeddedBroker) -> None:
     collector = Collector()
-    with running(fast(broker.address, max_frame=50_000, heartbeat=UNHURRIED)) as bus:
+    with running(fast(broker.address, max_frame=50_000)) as bus:
         bus.subscribe("/queue/q", collector)
         bus.publish("/queue/q", text("x" * 200_000))
         bus.publish("/queue/q", text("small"))

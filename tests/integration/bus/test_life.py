@@ -16,7 +16,7 @@ from deploykit.broker.server import EmbeddedBroker
 from deploykit.bus import Bus, BusState, Delivery
 from deploykit.bus.events import Connected
 from deploykit.errors import BusClosed, UsageError
-from tests.support.bus import UNHURRIED, Collector, bus_threads, fast, running, text
+from tests.support.bus import Collector, bus_threads, fast, running, text
 from tests.support.wait import wait_until
 
 
@@ -106,7 +106,7 @@ def test_a_callback_that_raises_or_hangs_harms_nobody(broker: EmbeddedBroker) ->
 
 
 def test_a_forked_child_cannot_disturb_the_bus_of_its_parent(broker: EmbeddedBroker) -> None:
-    with running(fast(broker.address, heartbeat=UNHURRIED)) as bus:
+    with running(fast(broker.address)) as bus:
         pid = os.fork()
         if pid == 0:
             code = 1

@@ -39,7 +39,7 @@ def test_a_black_hole_is_noticed_within_two_heart_beats(broker: EmbeddedBroker, 
 def test_a_half_open_connection_is_noticed(broker: EmbeddedBroker) -> None:
     with proxied(broker) as proxy:
         events = Events()
-        with running(fast(through(proxy)), on_event=events) as bus:
+        with running(fast(through(proxy), heartbeat=1.0), on_event=events) as bus:
             proxy.half_open("client")
             bus.publish("/queue/q", text("x"), timeout=30)
             events.wait(ConnectionLost)
@@ -68,7 +68,7 @@ def test_a_frozen_broker_that_refuses_heart_beats_is_noticed_by_the_probe(broker
 
 def test_a_broker_that_promises_beats_and_sends_none_is_left(broker: EmbeddedBroker) -> None:
     events = Events()
-    with running(fast(broker.address), on_event=events):
+    with running(fast(broker.address, heartbeat=1.0), on_event=events):
         broker.faults.heartbeats_off()
         events.wait(ConnectionLost)
 
@@ -86,7 +86,7 @@ def test_a_slow_handler_costs_nothing(broker: EmbeddedBroker) -> None:
     def slow(_: Delivery) -> None:
         time.sleep(2.0)
 
-    with running(fast(broker.address)) as bus:
+    with running(fast(broker.address, heartbeat=0.8)) as bus:
         bus.subscribe("/queue/q", slow)
         handled = itertools.count(1)
 

@@ -12,7 +12,7 @@ from deploykit.bus import Bus
 from deploykit.errors import PublishError, PublishRefused, WindowFull
 from deploykit.wire.frame import Frame
 from tests.support.badservers import PoisonServer, WordyServer
-from tests.support.bus import UNHURRIED, bus_threads, fast, running, text
+from tests.support.bus import bus_threads, fast, running, text
 from tests.support.wait import wait_until
 
 
@@ -24,7 +24,7 @@ def frame(headers: object, body: object) -> Frame:
 def test_a_broker_that_dies_between_send_and_receipt_gets_the_message_again_with_the_same_id(
     broker: EmbeddedBroker,
 ) -> None:
-    with running(fast(broker.address, heartbeat=UNHURRIED)) as bus:
+    with running(fast(broker.address)) as bus:
         broker.faults.withhold_receipts()
         futures = [bus.publish_nowait("/queue/q", text(str(n))) for n in range(20)]
         wait_until(lambda: len(broker.sent("/queue/q")) == 20)
@@ -74,7 +74,7 @@ def test_a_receipt_that_never_comes_is_an_error_in_time(broker: EmbeddedBroker) 
 def test_a_broker_that_stops_reading_but_beats_fails_publishes_at_their_deadline_and_keeps_the_connection(
     broker: EmbeddedBroker,
 ) -> None:
-    with running(fast(broker.address)) as bus:
+    with running(fast(broker.address, heartbeat=1.0)) as bus:
         broker.faults.stop_reading()
         for _ in range(3):
             started = time.monotonic()
@@ -173,7 +173,7 @@ def test_a_receipt_with_more_headers_confirms_like_any_other() -> None:
     "bad", [frame({"subject": "\udcff"}, b""), frame({"\udcff": "x"}, b""), frame({"n": 5}, b""), frame({}, "text")]
 )
 def test_a_message_that_cannot_be_written_is_refused_alone(broker: EmbeddedBroker, bad: Frame) -> None:
-    with running(fast(broker.address, heartbeat=UNHURRIED)) as bus:
+    with running(fast(broker.address)) as bus:
         futures = [bus.publish_nowait("/queue/q", each) for each in (text("a"), bad, text("b"))]
         futures[0].result(30)
         futures[2].result(30)
@@ -195,7 +195,7 @@ def test_a_ttl_may_be_infinite_and_must_be_a_number(broker: EmbeddedBroker) -> N
 
 
 def test_a_header_that_has_to_be_a_number_is_checked_before_it_costs_the_connection(broker: EmbeddedBroker) -> None:
-    with running(fast(broker.address, heartbeat=UNHURRIED)) as bus:
+    with running(fast(broker.address)) as bus:
         for value in ("", "soon", "-1", "9" * 30):
             with pytest.raises(PublishRefused, match="expires"):
                 bus.publish("/queue/q", text("x", expires=value))

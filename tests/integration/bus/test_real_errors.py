@@ -13,7 +13,7 @@ from deploykit.errors import DialectError, LoginRefused, PublishRefused
 from tests.brokers.activemq import ActiveMQ
 from tests.brokers.rabbitmq import RabbitMQ
 from tests.brokers.server import BrokerServer
-from tests.support.bus import UNHURRIED, Collector, Events, bus_threads, fast, running, text
+from tests.support.bus import Collector, Events, bus_threads, fast, running, text
 from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.slow]
@@ -54,7 +54,7 @@ def test_messages_that_rabbitmq_refuses_by_hanging_up_do_not_hold_up_the_others(
         f'rabbit_policy:set(<<"/">>, <<"{low}">>, <<"^{low}-full">>, '
         '[{<<"max-length">>, 2}, {<<"overflow">>, <<"reject-publish">>}], 0, <<"queues">>, <<"test">>)'
     )
-    with running(fast(f"stomp://{low}:low-canary@127.0.0.1:{rabbitmq.port}", heartbeat=UNHURRIED)) as bus:
+    with running(fast(f"stomp://{low}:low-canary@127.0.0.1:{rabbitmq.port}")) as bus:
         for _ in range(2):
             bus.publish(f"/queue/{low}-full", text("x"))
         futures = {}

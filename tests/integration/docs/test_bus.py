@@ -74,7 +74,7 @@ def test_it_is_20_lines() -> None:
 
 def test_it_survives_what_a_broker_does(tmp_path: Path) -> None:
     with EmbeddedBroker(users={"ada": "s3cret"}, data=tmp_path / "broker") as broker:
-        with daemon_running(tmp_path, broker.address) as lines, running(fast(broker.address)) as bus:
+        with daemon_running(tmp_path, broker.address) as lines, running(fast(broker.address, heartbeat=1.0)) as bus:
             broker.wait_for(lambda stats: stats.subscriptions >= 1, 60)
             notice(bus, 0)
             wait_until(lambda: lines() == printed(range(1)))

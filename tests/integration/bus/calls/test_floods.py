@@ -70,7 +70,7 @@ def test_the_books_are_right_where_connections_are_lost_and_nothing_bounds_deliv
 ) -> None:
     """What was sent is handled, and what is handled is passed on, however often which connection is lost."""
     with EmbeddedBroker(server=UNKNOWN, data=tmp_path) as broker:
-        settings = fast(broker.address, versions=(version,), publish_timeout=60.0)
+        settings = fast(broker.address, versions=(version,), heartbeat=1.0)
         place = Place(settings=settings, name="books", durable=False)
         place.flood(persistent=True)
         passed_on = Collector()
