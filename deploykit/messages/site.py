@@ -62,6 +62,8 @@ def id_of(parts: tuple[SitePart, ...]) -> ObjectId:
 
 def check_parts(record: Versioned, _attribute: object, parts: tuple[SitePart, ...]) -> None:
     """Refuse parts that do not fit the ref and commit beside them: the validator of every field `parts`."""
+    if not isinstance(parts, tuple) or not all(isinstance(part, SitePart) for part in parts):
+        raise MessageError("parts: expected a tuple of SitePart")
     if not parts:
         return
     if any(first.repo >= second.repo for first, second in pairwise(parts)):

@@ -50,9 +50,10 @@ class LfsStore:
         return IncomingLfsObject(pointer, self._incoming / pointer.oid, self._place(pointer.oid))
 
     def held(self) -> Iterator[tuple[str, Path, int]]:
-        """Yield name, path and size of what lies in the store."""
+        """Yield name, path and size of what lies in the store, each in its place."""
         for path in self._objects.glob("*/*/*"):
-            yield path.name, path, path.lstat().st_size
+            if path == self._place(path.name):
+                yield path.name, path, path.lstat().st_size
 
     def take_over(self, other: LfsStore) -> None:
         """Link what is sound in another store of the same file system into this one, but what only others may link.

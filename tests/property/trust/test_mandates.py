@@ -11,8 +11,9 @@ import attrs
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from deploykit.messages import BuildEvidence, DeployRequested, SiteRelease
-from deploykit.names import NodeName, ObjectId, RefName, SiteName
+from deploykit.messages import BuildEvidence, DeployRequested, SitePart, SiteRelease
+from deploykit.messages.site import id_of
+from deploykit.names import NodeName, ObjectId, RefName, RepoName, SiteName
 from deploykit.trust.approval import people
 from deploykit.trust.mandate import inside
 from tests.support.asked import NOW, SKEW, WEB1, WEB2
@@ -45,6 +46,9 @@ BOUND: Final[dict[str, st.SearchStrategy[Any]]] = {
     "rollout": st.none() | st.text(min_size=1, max_size=9),
     "mandate": st.none() | st.text("0123456789abcdef", min_size=64, max_size=64),
     "override_lock": st.text(min_size=1, max_size=9),
+    "parts": st.sampled_from(["shop", "theme"]).map(
+        lambda repo: (SitePart(repo=RepoName(repo), ref=RefName("refs/tags/v1"), commit=ObjectId("1" * 40)),)
+    ),
 }
 FORWARD: Final = command(phase="prepare")
 BACK: Final = command(phase="rollback", ref=OLD.ref, commit=OLD.commit)
@@ -73,7 +77,9 @@ def test_any_change_of_what_is_bound_is_outside(asked: DeployRequested, data: st
     unchanged = value == getattr(asked, name)
     # A node that has the new release live is not sent anywhere by "going back" to it: it is there already.
     stays = asked is FORWARD and name == "phase" and value == "rollback"
-    changed = attrs.evolve(asked, **{name: value})
+    # Parts stand in place of a ref and a commit.
+    beside = {"ref": None, "commit": id_of(value)} if name == "parts" else {}
+    changed = attrs.evolve(asked, **{name: value}, **beside)
     assert bool(why_not(changed)) is not (unchanged or stays), (name, value)
 
 

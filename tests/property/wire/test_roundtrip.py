@@ -135,10 +135,9 @@ def test_any_value_in_any_field_is_refused_or_written_so_that_it_can_be_read(
 ) -> None:
     message = data.draw(drawn(cls))
     for field, value in product(attrs.fields(cls), WRONG):
-        wrong = attrs.evolve(message, **{field.name: value})
         for legacy in (False, True):
             with suppress(MessageError):
-                frame = encode(wrong, legacy=legacy)
+                frame = encode(attrs.evolve(message, **{field.name: value}), legacy=legacy)
                 if not legacy:
                     assert readable(frame)
 
