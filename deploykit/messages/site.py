@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Final, Protocol, TypeAlias
+from typing import Annotated, Final, Protocol, TypeAlias, TypeGuard
 
 import attrs
 
@@ -60,9 +60,13 @@ def id_of(parts: tuple[SitePart, ...]) -> ObjectId:
     return composition_id({part.repo: part for part in parts})
 
 
-def check_parts(record: Versioned, _attribute: object, parts: tuple[SitePart, ...]) -> None:
+def _are_parts(value: object) -> TypeGuard[tuple[SitePart, ...]]:
+    return isinstance(value, tuple) and all(isinstance(part, SitePart) for part in value)
+
+
+def check_parts(record: Versioned, _attribute: object, parts: object) -> None:
     """Refuse parts that do not fit the ref and commit beside them: the validator of every field `parts`."""
-    if not isinstance(parts, tuple) or not all(isinstance(part, SitePart) for part in parts):
+    if not _are_parts(parts):
         raise MessageError("parts: expected a tuple of SitePart")
     if not parts:
         return

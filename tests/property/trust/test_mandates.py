@@ -78,7 +78,7 @@ def test_any_change_of_what_is_bound_is_outside(asked: DeployRequested, data: st
     # A node that has the new release live is not sent anywhere by "going back" to it: it is there already.
     stays = asked is FORWARD and name == "phase" and value == "rollback"
     # Parts stand in place of a ref and a commit.
-    beside = {"ref": None, "commit": id_of(value)} if name == "parts" else {}
+    beside: dict[str, Any] = {"ref": None, "commit": id_of(value)} if name == "parts" else {}
     changed = attrs.evolve(asked, **{name: value}, **beside)
     assert bool(why_not(changed)) is not (unchanged or stays), (name, value)
 
