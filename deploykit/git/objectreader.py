@@ -8,8 +8,8 @@ Rules:
   repository, never in a wrong file.
 * A large blob that is stored whole is returned in pieces, so that memory stays flat.
 
-`packreader` reads packs, at a third of dulwich's cost, `looseobject` files of one object. dulwich reads what is in
-neither (stores in memory).
+`packreader` reads packs, at a third of dulwich's cost. dulwich reads objects that are not in a pack (loose ones, stores
+in memory).
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from dulwich.errors import ApplyDeltaError, ChecksumMismatch, FileFormatExceptio
 from dulwich.pack import PackFileDisappeared, apply_delta
 
 from deploykit.errors import TreeDamaged, TreeError
-from deploykit.git.looseobject import LooseTooLarge, read_loose
 from deploykit.git.objectformat import BLOB, KIND_NAMES, OFS_DELTA, REF_DELTA, hash_of_size
 from deploykit.git.packformat import base_distance, delta_result_size, object_head
 from deploykit.git.packreader import PIECE, SMALL, PackFile
@@ -175,7 +174,7 @@ class ObjectReader:
             if place is not None:
                 return self._from_pack(*place)
             return self._general(oid)
-        except (_Refused, LooseTooLarge) as error:
+        except _Refused as error:
             raise self._too_large(oid, error.size) from None
         except KeyError as error:
             raise TreeDamaged(
@@ -218,7 +217,11 @@ class ObjectReader:
 
     def _open_packs(self) -> list[PackFile]:
         found: list[PackFile] = []
-        for store in _with_alternates(self.store):
+        stores = _plain_stores(self.store)
+        most = len(stores) + _MOST_ALTERNATES
+        while stores and most:
+            store = stores.pop(0)
+            most -= 1
             for pack in store.packs:
                 try:
                     found.append(PackFile(pack, self.oid_length))
@@ -231,6 +234,7 @@ class ObjectReader:
                         "run `deploykit mirror check`, it clones anew",
                         repository=where,
                     ) from error
+            stores.extend(getattr(store, "alternates", ()))
         return found
 
     def _find(self, raw: bytes) -> tuple[PackFile, int] | None:
@@ -318,16 +322,31 @@ class ObjectReader:
     # -- everything else -------------------------------------------------------------------------------------------
 
     def _general(self, oid: bytes) -> tuple[int, bytes]:
-        for store in _with_alternates(self.store):
-            path = _loose_file(store, oid)
-            found = read_loose(path, self._max) if path else None
-            if found is not None:
-                return found
+        self._measure_loose(oid)
         name: ObjectID = oid  # type: ignore[assignment]
         try:
             return self.store.get_raw(name)
         except PackFileDisappeared as error:
             raise KeyError(oid) from error
+
+    def _measure_loose(self, oid: bytes) -> None:
+        """Read the size of a loose object from its first bytes, and refuse it before anything is expanded."""
+        for store in _plain_stores(self.store):
+            if path := _loose_file(store, oid):
+                self._measure_file(path)
+
+    def _measure_file(self, path: str) -> None:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return
+        try:
+            head = zlib.decompressobj().decompress(os.read(fd, 128), 64)
+        finally:
+            os.close(fd)
+        size = int(head.partition(b"\0")[0].partition(b" ")[2])
+        if size > self._max:
+            raise _Refused(size)
 
 
 def directory_of(store: BaseObjectStore) -> str:
@@ -340,17 +359,6 @@ def _plain_stores(store: BaseObjectStore) -> list[BaseObjectStore]:
     """Return a store alone, or those that it is composed of (`ComposedStore`), each once."""
     parts: Sequence[BaseObjectStore] | None = getattr(store, "stores", None)
     return [store] if parts is None else list(dict.fromkeys(plain for part in parts for plain in _plain_stores(part)))
-
-
-def _with_alternates(store: BaseObjectStore) -> Iterator[BaseObjectStore]:
-    """Yield the plain stores of a store, and the few alternates that may follow them."""
-    stores = _plain_stores(store)
-    most = len(stores) + _MOST_ALTERNATES
-    while stores and most:
-        each = stores.pop(0)
-        most -= 1
-        yield each
-        stores.extend(getattr(each, "alternates", ()))
 
 
 def _loose_file(store: BaseObjectStore, oid: bytes) -> str:

@@ -129,7 +129,6 @@ class Fetch:
                 origin,
                 only=only,
                 max_delete_percent=100.0 if allow_mass_deletion else settings.max_delete_percent,
-                emptied=listing.is_empty,
                 refused=bad,
             )
             wants = negotiation.wants(plan, lambda oid: objects.holds(bytes.fromhex(oid)))

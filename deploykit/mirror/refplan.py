@@ -110,7 +110,6 @@ def plan_refs(
     *,
     only: RefName | None = None,
     max_delete_percent: float = 100.0,
-    emptied: bool = False,
     refused: Sequence[Refusal] = (),
 ) -> RefPlan:
     """Compare the mirror's refs with the origin's, and return what to change.
@@ -120,7 +119,6 @@ def plan_refs(
         origin: refs of the origin that the patterns cover.
         only: the one ref the origin was asked for; nothing is known of any other.
         max_delete_percent: the guard against an origin that has lost its refs; it does not apply below `FEW_REFS`.
-        emptied: the origin shows no ref at all, its HEAD neither: the guard applies to any number of refs.
         refused: what was refused while the list was read; kept in the plan.
     """
     names: Iterable[RefName] = (only,) if only is not None else sorted(held.keys() | origin.keys())
@@ -136,8 +134,7 @@ def plan_refs(
             updates.append(RefChange(ref, old or zero_like(new), new))
         elif old is not None and ref not in unreadable:
             deletes.append(RefChange(ref, old, zero_like(old)))
-    guarded = only is None and (emptied or len(held) >= FEW_REFS)
-    if guarded and len(deletes) * 100 > max_delete_percent * len(held):
+    if only is None and len(held) >= FEW_REFS and len(deletes) * 100 > max_delete_percent * len(held):
         reason = f"the origin has lost {len(deletes)} of {len(held)} refs, more than {max_delete_percent:g} %"
         kept_out += [Refusal(c.ref, c.old, c.new, reason) for c in deletes]
         deletes = []

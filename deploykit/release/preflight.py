@@ -23,7 +23,6 @@ from deploykit.release.site import Site
 from deploykit.release.source import ResolvedTree, TreeSource, recall
 from deploykit.settings.site import SiteSettings
 from deploykit.trees import Differences, Manifest, TreeRules, compare, list_directory
-from deploykit.trees.substcheck import check_substitutions
 
 #: Free space asked for beyond what the live release takes, and free inodes beyond its files.
 _SPARE_BYTES: Final = 16 * 1024 * 1024
@@ -177,7 +176,7 @@ def check_drift(site: Site, live: str, manifest: Manifest, allow: Allowances) ->
 def check_objects(
     source: TreeSource, found: ResolvedTree, site: Site, environment: Environment, recycled: Release | None = None
 ) -> None:
-    """Refuse a tree that needs objects of Git LFS that are not there, or placeholders that are not supported.
+    """Refuse a tree that needs objects of Git LFS that are not there.
 
     Args:
         recycled: the release that becomes the new one, if one does: what it has already is not needed.
@@ -191,7 +190,6 @@ def check_objects(
         recall(source, recycled)
         with contextlib.suppress(TreeError):  # then it is not recycled
             manifest = site.manifest(recycled.name)
-    check_substitutions(source.store, found.tree, environment.rules, options)
     check_lfs(source.store, found.tree, environment.rules, options, manifest)
 
 

@@ -34,7 +34,7 @@ class MirrorSettings:
         non_fast_forward: `refuse` leaves a ref alone that was rewritten, and a tag that moved.
         never_older: leave a ref alone that would go back to a commit it had before, or to an older one.
         max_delete_percent: refuse to delete more of the refs than this in one fetch, unless the caller allows it; for
-            mirrors of 4 refs and more, and of any number where the origin shows no ref at all. 100: no limit.
+            mirrors of 4 refs and more.
         signed: patterns of refs that move only to what is signed by a key in `allowed_signers`.
         allowed_signers: OpenSSH's file of that name.
         max_pack_bytes, max_object_bytes, max_listing_bytes: what an origin may send at most.

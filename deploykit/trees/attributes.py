@@ -32,8 +32,7 @@ _ESCAPES: Final = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"a": b"\a", b"b": b"\
 _BINARY: Final = ((b"diff", False), (b"merge", False), (b"text", False))
 _RELEVANT: Final = frozenset({b"filter", b"ident", b"working-tree-encoding", b"eol"})
 _EXPORT: Final = frozenset({b"export-ignore", b"export-subst"})
-#: What git expands: a keyword with a blank anywhere but at its ends is of another system, and stays (`convert.c`).
-_IDENT: Final = re.compile(rb"\$Id(?::[^$\n]?[^ $\n]* ?)?\$")
+_IDENT: Final = re.compile(rb"\$Id(?::[^$\n]*)?\$")
 
 
 class _Rule:

@@ -148,27 +148,9 @@ class FileContents:
                     f'list "{conversion}" in raw_attributes to write it as it is stored',
                 )
         if self._substitutions and found.get(b"export-subst") is True:
-            return self._expanded(entry, path, stored)
-        return stored
-
-    def check_substitution(self, entry: TreeEntry) -> None:
-        """Expand the formats of a file as for writing it, and drop the result.
-
-        Raises:
-            TreeError: it has a placeholder that is not supported, or cannot be read.
-        """
-        if not self._substitutions or not self._relevant or entry.mode not in (FILE, EXECUTABLE):
-            return
-        path = self._walk.full_path(entry.path)
-        if self._attributes.of(path).get(b"export-subst") is True:
-            self._expanded(entry, path, self._reader.blob(entry.oid)[0])
-
-    def _expanded(self, entry: TreeEntry, path: bytes, stored: bytes | Iterator[bytes]) -> bytes:
-        whole = stored if isinstance(stored, bytes) else b"".join(stored)
-        try:
+            whole = stored if isinstance(stored, bytes) else b"".join(stored)
             return self._substitutions[self._attributes.root_of(path)].expand(whole)
-        except TreeError as error:
-            raise TreeError(f"{shown(entry.path)}: {error.problem}", error.remedy) from None
+        return stored
 
     def _is_filtered(self, path: bytes, attributes: Mapping[bytes, Value]) -> bool:
         """Return whether a pointer at a path stands for an object whose place is known."""

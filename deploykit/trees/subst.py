@@ -1,8 +1,7 @@
 """`export-subst`: expand `$Format:...$` in a file as `git archive` does.
 
-Placeholders for the commit itself are supported. Those that need refs, notes or other commits (`%d`, `%(describe)`, …)
-are refused by name: a file must not differ from what git would write. What they make depends on the refs that a mirror
-holds, so two nodes, or two days, would make different releases of one commit.
+Placeholders for the commit itself are supported. Those that need refs, notes or other commits are refused by name: a
+file must not differ from what git would write.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from dulwich.objects import Commit
 
 from deploykit.errors import TreeError
 from deploykit.git.commits import commit_of
-from deploykit.system.oneline import one_line
 
 if TYPE_CHECKING:
     from dulwich.object_store import BaseObjectStore
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
 _FORMAT: Final = re.compile(rb"\$Format:([^$\n]*)\$")
 _PLACEHOLDER: Final = re.compile(rb"%(a[nNeElLdDtiIs]|c[nNeElLdDtiIs]|x[0-9a-fA-F]{2}|.?)", re.DOTALL)
 _MIN_ABBREV: Final = 7
-_LONGEST_NAMED: Final = 40
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -67,10 +64,8 @@ class Substitution:
             b"p": lambda: b" ".join(self._short(p) for p in self._commit.parents),
         }
         if what not in known:
-            rest = found.string[found.end() :]
-            named = what + rest[: rest.find(b")") + 1][:_LONGEST_NAMED] if what == b"(" else what
             raise TreeError(
-                f"export-subst: the placeholder %{one_line(named.decode('utf-8', 'replace'), 60)} is not supported",
+                f"export-subst: the placeholder %{what.decode('ascii', 'replace')} is not supported",
                 "use %H, %h, %T, %t, %P, %p, %s, %an, %ae, %ad, %ai, %aI, %at, %as or their %c counterparts",
             )
         return known[what]()

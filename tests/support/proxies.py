@@ -37,16 +37,16 @@ def nginx(directory: Path, port: int, snippet: str) -> Iterator[None]:
 
 
 @contextmanager
-def apache(directory: Path, port: int, snippet: str, modules: tuple[str, ...] = ()) -> Iterator[None]:
-    """Run Apache with a virtual host that holds `snippet`, and with more modules than it always has."""
+def apache(directory: Path, port: int, snippet: str) -> Iterator[None]:
+    """Run Apache with a virtual host that holds `snippet`."""
     program = needs("apache2", package="apache2-bin")
     needs_file(f"{_MODULES}/mod_proxy_http.so", package="apache2-bin")
     directory.mkdir(parents=True)
-    loaded = "".join(f"LoadModule {name}_module {_MODULES}/mod_{name}.so\n" for name in (*_LOADED, *modules))
+    modules = "".join(f"LoadModule {name}_module {_MODULES}/mod_{name}.so\n" for name in _LOADED)
     user = "User www-data\nGroup www-data\n" if os.geteuid() == 0 else ""
     file = directory / "apache.conf"
     file.write_text(
-        f"{loaded}{user}ServerRoot {directory}\nPidFile {directory}/pid\nDefaultRuntimeDir {directory}\n"
+        f"{modules}{user}ServerRoot {directory}\nPidFile {directory}/pid\nDefaultRuntimeDir {directory}\n"
         f"Mutex pthread\nServerName hooks.example.org\nErrorLog /dev/stderr\nListen 127.0.0.1:{port}\n"
         f"<VirtualHost *:{port}>\nServerName hooks.example.org\n{snippet}\n</VirtualHost>\n"
     )

@@ -21,7 +21,7 @@ _NO_MODULES: Final = (
     "a build (`r10k puppetfile install`) whose result is pushed"
 )
 _NO_PURGE: Final = "nothing to purge: a directory is exactly what its branch holds, and goes with it"
-_NO_PROXY: Final = "set https_proxy in the environment of the agent's unit (docs/mirrors.md, Proxies)"
+_NO_PROXY: Final = "mirrors are fetched without a proxy: use a URL that the node reaches (ssh, or a mirror inside)"
 _NO_TYPES: Final = "no program runs after a checkout: run `puppet generate types` where the build is made"
 _CHOOSE: Final = "branches are chosen by patterns: write those that are to be deployed into checkouts[].refs"
 _NAMES: Final = "names become what Puppet takes: lower case, `_` for other characters; two of one name are refused"

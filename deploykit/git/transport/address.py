@@ -98,10 +98,7 @@ def _from_url(url: str, *, allow_http: bool) -> OriginUrl:
     if scheme == "file":
         if host not in ("", "localhost"):
             raise UsageError(f"file:// cannot name a host: {shown}", "use ssh, or file:///PATH")
-        path = unquote(url[len("file://") + len(parts.netloc) :])
-        if not path.isprintable():
-            raise UsageError(f"not a path: {shown}", "no control characters in it")
-        return OriginUrl(scheme="file", path=path)
+        return OriginUrl(scheme="file", path=unquote(url[len("file://") + len(parts.netloc) :]))
     if not path.strip("/") or not path.isprintable():
         raise UsageError(f"no repository named in {shown}")
     user = unquote(parts.username or "")

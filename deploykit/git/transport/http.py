@@ -4,42 +4,33 @@ Rules:
 
 * TLS is verified.
 * A redirect is followed for the first request only, never from https to http, and no password goes to another host.
-* Whatever a server or a proxy sends ends in an `OriginError`.
 * A timer shuts the socket at the deadline, so that no drip of bytes outlives it.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
-import os
-import re
 import socket
 import ssl
-import string
 import threading
 from typing import Final
-from urllib.parse import quote, urljoin
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from deploykit._version import __version__
 from deploykit.errors import OriginError, SettingsError, UsageError
-from deploykit.git.transport import answers
 from deploykit.git.transport.address import OriginUrl, parse_origin_url, redacted_url
 from deploykit.git.transport.login import RunHelper, login_for
-from deploykit.git.transport.pktline import PacketReader, shown_answer
-from deploykit.git.transport.proxy import HttpProxy, proxy_for
+from deploykit.git.transport.pktline import PacketReader
 from deploykit.settings.mirror import MirrorSettings
 from deploykit.system import hosts
 from deploykit.system.deadline import Deadline
 
 _CHUNK: Final = 256 << 10
 _SERVICE: Final = "/info/refs?service=git-upload-pack"
-_SERVICE_LINE: Final = b"# service=git-upload-pack"
-#: http.client has no other word for what a proxy answered to CONNECT.
-_NO_TUNNEL: Final = re.compile(r"Tunnel connection failed: ([0-9]{3})")
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
-#: What an answer to plain http says of the proxy that gave it.
-_OF_PROXIES: Final = (407, 502, 504)
 _MAX_REDIRECTS: Final = 5
 _AGENT: Final = f"git/2.0 (deploykit {__version__})"
 
@@ -61,7 +52,6 @@ class HttpLink:
         self._watch: threading.Timer | None = None
         self._ended = False
         self._logins: dict[str, str] = {}
-        self._proxy: HttpProxy | None = None
         self.redirected = False
 
     # -- the session -------------------------------------------------------------------------------------------------
@@ -77,14 +67,11 @@ class HttpLink:
             raise OriginError(f"{self._base.shown} redirects in circles")
         reader = self._accept(response, "application/x-git-upload-pack-advertisement")
         first = reader.read()
-        if first is not None and first.startswith(_SERVICE_LINE):
+        if first is not None and first.startswith(b"# service=git-upload-pack"):
             for _line in reader.lines():
                 pass
-        elif first is not None and first.startswith(b"version 2"):
+        else:
             reader.unread(first)
-        else:  # git wants one of them, too: an empty answer is no empty repository
-            sent = shown_answer(first) if first else "it sent an empty packet"
-            raise OriginError(f"{self._base.shown} is not a smart git server: {sent}", "check the address")
         return reader
 
     def request(self, body: bytes, *, version: int) -> PacketReader:
@@ -119,13 +106,13 @@ class HttpLink:
             try:
                 connection = self._connected()
                 self._limit()
-                connection.request(method, self._target(target), body=body, headers=headers | self._proxy_headers())
+                connection.request(method, target, body=body, headers=headers)
                 self._limit()
                 self._response = connection.getresponse()
                 self._deadline.left()  # a connection that was cut looks like the end of the headers
             except TimeoutError:
                 raise self._deadline.passed() from None
-            except (OSError, ValueError, http.client.HTTPException) as exc:
+            except (OSError, http.client.HTTPException) as exc:
                 self._drop()
                 self._deadline.left()
                 if fresh or attempt == 2 or self._ended:
@@ -139,15 +126,17 @@ class HttpLink:
             return self._connection
         base, limit = self._base, min(self._settings.connect_timeout, self._deadline.wait())
         connection: http.client.HTTPConnection
-        self._proxy = proxy_for(base, os.environ)
-        host, port = (self._proxy.host, self._proxy.port) if self._proxy else (base.host, base.port)
         if base.scheme == "https":
-            connection = http.client.HTTPSConnection(host, port, timeout=limit, context=tls_context_of(self._settings))
-            if self._proxy is not None:
-                connection.set_tunnel(base.host, base.port or 443, self._proxy.headers)
+            host, port, tunnel = base.host, base.port, _proxy_for(base.host)
+            if tunnel is not None:
+                host, port = tunnel.hostname or "", tunnel.port
+            context = tls_context_of(self._settings)
+            connection = http.client.HTTPSConnection(host, port, timeout=limit, context=context)
+            if tunnel is not None:
+                connection.set_tunnel(base.host, base.port or 443, _proxy_login(tunnel.username, tunnel.password))
         else:
-            connection = http.client.HTTPConnection(host, port, timeout=limit)
-        connection._create_connection = self._dial  # type: ignore[attr-defined]  # else each address has all
+            connection = http.client.HTTPConnection(base.host, base.port, timeout=limit)
+        connection._create_connection = hosts.create_connection  # type: ignore[attr-defined]  # else each address has all
         self._connection = connection
         if self._watch is None:
             self._watch = threading.Timer(self._deadline.left(), self._cut)
@@ -156,27 +145,6 @@ class HttpLink:
         connection.connect()
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
-
-    def _dial(self, address: tuple[str, int], timeout: float, source: tuple[str, int] | None = None) -> socket.socket:
-        try:
-            return hosts.create_connection(address, timeout, source)
-        except OSError as exc:
-            if self._proxy is None:
-                raise
-            self._deadline.left()
-            remedy = "check it, or list the origin's host in no_proxy"
-            raise OriginError(
-                f"cannot connect to the proxy {self._proxy.shown}: {exc.strerror or exc}", remedy
-            ) from exc
-
-    def _target(self, target: str) -> str:
-        """Return what the request line names: all of the URL where a proxy is asked for plain http."""
-        base = self._base
-        target = quote(target, safe=string.punctuation)
-        return f"{_root(base)}{target}" if self._proxy is not None and base.scheme == "http" else target
-
-    def _proxy_headers(self) -> dict[str, str]:
-        return self._proxy.headers if self._proxy is not None and self._base.scheme == "http" else {}
 
     def _cut(self) -> None:
         """Shut the connection at the deadline, under whatever waits on it."""
@@ -196,13 +164,12 @@ class HttpLink:
 
     def _accept(self, response: http.client.HTTPResponse, kind: str) -> PacketReader:
         shown = self._base.shown
-        if response.status != http.HTTPStatus.OK:
-            if self._proxy is not None and self._base.scheme == "http" and response.status in _OF_PROXIES:
-                raise answers.tunnel_refused(self._proxy.shown, shown, response.status)
-            raise answers.refused(shown, response.status, response.headers)
-        if coding := answers.coding_problem(response.headers):
-            remedy = "look at the server and any proxy before it: git's answers are sent as they are"
-            raise OriginError(f"{shown} sent an answer coded in a way we did not ask for ({coding})", remedy)
+        if response.status in (401, 403, 407):
+            reason = "wants a login, or refuses ours" if response.status != 403 else "forbids this"
+            remedy = "check credentials_file or credential_helper"
+            raise OriginError(f"{shown} {reason} (HTTP {response.status})", remedy)
+        if response.status != 200:
+            raise OriginError(f"{shown} answers HTTP {response.status}", "check the address")
         sent = (response.getheader("Content-Type") or "").partition(";")[0].strip().lower()
         if sent != kind:
             raise OriginError(f"{shown} is not a smart git server: it sent {sent[:60]!a}", "check the address")
@@ -226,23 +193,14 @@ class HttpLink:
     def _broken(self, exc: Exception) -> OriginError:
         if isinstance(exc, ssl.SSLCertVerificationError):
             return OriginError(f"{self._base.shown} has no trusted certificate: {exc.verify_message}", "set ca_file")
-        no_tunnel = _NO_TUNNEL.match(str(exc))
-        if no_tunnel and self._proxy is not None:
-            return answers.tunnel_refused(self._proxy.shown, self._base.shown, int(no_tunnel[1]))
-        way = f" through the proxy {self._proxy.shown}" if self._proxy is not None else ""
-        return OriginError(f"the connection to {self._base.shown}{way} failed: {answers.broken(exc)}", "try again")
+        reason = (exc.strerror if isinstance(exc, OSError) else "") or type(exc).__name__
+        return OriginError(f"the connection to {self._base.shown} failed: {reason}", "try again")
 
     def _follow(self, location: str) -> None:
         base = self._base
-        if not location:
-            raise OriginError(f"{base.shown} redirects, and does not say where to", "look at the server")
-        # As sent: bytes that http.client has read as Latin-1.
-        address = quote(location.encode("latin-1", "replace"), safe=string.punctuation)
-        try:
-            there = urljoin(f"{_root(base)}{base.path.rstrip('/')}{_SERVICE}", address)
-        except ValueError:
-            wrong = redacted_url(address)
-            raise OriginError(f"{base.shown} redirects to what is no address: {wrong}", "look at the server") from None
+        host = f"[{base.host}]" if ":" in base.host else base.host
+        here = f"{base.scheme}://{host}{f':{base.port}' if base.port else ''}{base.path.rstrip('/')}{_SERVICE}"
+        there = urljoin(here, location)
         if not there.endswith(_SERVICE):
             raise OriginError(f"{base.shown} redirects to {redacted_url(there)}", "use that address, if it is right")
         try:
@@ -280,7 +238,13 @@ def tls_context_of(settings: MirrorSettings) -> ssl.SSLContext:
     return context
 
 
-def _root(url: OriginUrl) -> str:
-    """Return scheme, host and port of a URL, as one begins with them."""
-    host = f"[{url.host}]" if ":" in url.host else url.host
-    return f"{url.scheme}://{host}{f':{url.port}' if url.port else ''}"
+def _proxy_for(host: str) -> SplitResult | None:
+    proxy = getproxies().get("https")
+    return urlsplit(proxy) if proxy and not proxy_bypass(host) else None
+
+
+def _proxy_login(user: str | None, password: str | None) -> dict[str, str]:
+    if user is None:
+        return {}
+    pair = f"{unquote(user)}:{unquote(password or '')}"
+    return {"Proxy-Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}

@@ -1,7 +1,7 @@
 """The login for an origin: from a file of credentials, or from a program.
 
 Rules: a line of the file counts for the scheme, host and port that stand in it; the program is asked for those of the
-address. Nothing is sent anywhere else. `git credential-store` escapes host and port as one text (`host%3a8443`).
+address. Nothing is sent anywhere else.
 """
 
 from __future__ import annotations
@@ -11,14 +11,11 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from deploykit.errors import SettingsError
 from deploykit.git.transport.address import OriginUrl
 from deploykit.settings.mirror import MirrorSettings
-
-_PORTS: Final = {"https": 443, "http": 80}
 
 RunHelper = Callable[[Sequence[str], str, float], str]
 
@@ -40,8 +37,7 @@ def login_for(base: OriginUrl, settings: MirrorSettings, run_helper: RunHelper, 
 def _from_helper(base: OriginUrl, settings: MirrorSettings, run_helper: RunHelper, seconds: float) -> str:
     if not settings.credential_helper:
         return ""
-    name = f"[{base.host}]" if ":" in base.host else base.host
-    host = f"{name}:{base.port}" if base.port else name
+    host = f"{base.host}:{base.port}" if base.port else base.host
     question = f"protocol={base.scheme}\nhost={host}\n"
     question += f"username={base.user}\n\n" if base.user else "\n"
     answer = run_helper(settings.credential_helper, question, min(30.0, seconds))
@@ -69,30 +65,16 @@ def read_credentials(path: Path) -> list[str]:
 def _from_file(base: OriginUrl, settings: MirrorSettings) -> str:
     if settings.credentials_file is None:
         return ""
-    wanted = (base.scheme, base.host.lower(), base.port or _PORTS.get(base.scheme))
     for line in read_credentials(settings.credentials_file):
         try:
             parts = urlsplit(line.strip())
-            same = (parts.scheme, *_place(parts)) == wanted
+            same = (parts.scheme, parts.hostname, parts.port) == (base.scheme, base.host.lower(), base.port)
         except ValueError:
             continue
-        path = unquote(parts.path).strip("/")
+        path = parts.path.strip("/")
         if not same or parts.username is None or (base.user and unquote(parts.username) != base.user):
             continue
-        if path and path != unquote(base.path).strip("/"):
+        if path and path != base.path.strip("/"):
             continue
         return f"{unquote(parts.username)}:{unquote(parts.password or '')}"
     return ""
-
-
-def _place(parts: SplitResult) -> tuple[str, int | None]:
-    """Return the host and port of a line.
-
-    Raises:
-        ValueError: it names none.
-    """
-    host = unquote(parts.netloc.rpartition("@")[2])
-    if not host.isprintable() or any(each in host for each in "@/?#\\%"):
-        raise ValueError("no host")
-    there = urlsplit(f"//{host}")
-    return there.hostname or "", there.port or _PORTS.get(parts.scheme)

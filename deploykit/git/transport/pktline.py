@@ -14,8 +14,6 @@ from deploykit.errors import OriginError
 FLUSH: Final = b"0000"
 DELIM: Final = b"0001"
 _MAX_PACKET: Final = 65520
-#: How gzip, zstd, xz and the usual zlib streams begin.
-_COMPRESSED: Final = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"\x78\x01", b"\x78\x9c", b"\x78\xda")
 
 
 def packet(payload: bytes) -> bytes:
@@ -39,20 +37,6 @@ def printable(text: bytes, limit: int = 300) -> str:
         "".join(c if c.isprintable() else " " for c in text[: 4 * limit].decode("utf-8", "replace")).split()
     )
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
-
-
-def shown_answer(data: bytes) -> str:
-    """Return the beginning of an answer that is not git's as an error shows it: text in quotes, other bytes by name.
-
-    >>> shown_answer(b"<html>"), shown_answer(bytes.fromhex("1f8b0800000000000003"))
-    ("'<html>'", 'it sent compressed data, which we did not ask for')
-    """
-    if data.startswith(_COMPRESSED):
-        return "it sent compressed data, which we did not ask for"
-    text = printable(data, 60)
-    if not text or "\N{REPLACEMENT CHARACTER}" in text or any(byte < 32 and byte not in b"\t\r\n" for byte in data):
-        return "it sent bytes that are no text"
-    return repr(text)
 
 
 class PacketReader:
@@ -117,8 +101,7 @@ class PacketReader:
         except ValueError:
             size = -1
         if size < 0 or size > _MAX_PACKET or size == 3 or not head.isalnum():
-            sample = shown_answer(self._data[self._pos : start + 60])
-            raise OriginError(f"the origin does not speak git: {sample}", "check the address, and any proxy before it")
+            raise OriginError(f"the origin does not speak git: {printable(self._data[self._pos : start + 60], 60)!r}")
         if size < 3:
             self._pos = start
             return None

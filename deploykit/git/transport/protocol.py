@@ -10,7 +10,6 @@ Rules:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
@@ -19,14 +18,11 @@ import attrs
 from deploykit._version import __version__
 from deploykit.errors import DeadlineExceeded, OriginError
 from deploykit.git.objectformat import SHA1, HashKind, hash_named
-from deploykit.git.transport.pktline import FLUSH, PacketReader, packet, request, shown_answer
+from deploykit.git.transport.pktline import FLUSH, PacketReader, packet, printable, request
 
 _AGENT: Final = b"agent=deploykit/" + __version__.encode()
 #: Version 0 capabilities that are used where the server has them.
 _V0_WISHES: Final = (b"multi_ack_detailed", b"no-done", b"side-band-64k", b"thin-pack", b"ofs-delta", b"no-progress")
-
-
-_HEX: Final = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?\Z")
 
 
 class VersionMismatch(OriginError):
@@ -69,7 +65,6 @@ class RefListing:
         head: the branch HEAD points to, even one without a commit; None where the origin did not send it.
         profile: how to speak to it next time; None where its greeting has to be read first.
         peeled: what annotated tags stand for, where the origin sent it.
-        is_empty: no ref was listed, HEAD neither: the repository is new, or something else answered.
     """
 
     refs: list[tuple[str, str]]
@@ -77,7 +72,6 @@ class RefListing:
     hash_kind: HashKind
     profile: OriginProfile | None
     peeled: dict[str, str] = attrs.field(factory=dict)
-    is_empty: bool = False
 
 
 @attrs.frozen(slots=True)
@@ -189,26 +183,23 @@ class OriginSession:
         refs: list[tuple[str, str]] = []
         peeled: dict[str, str] = {}
         head: str | None = None
-        is_empty = True
         for line in reader.lines():
             oid, _, rest = line.decode("utf-8", "surrogateescape").partition(" ")
             name, *more = rest.split(" ")
-            if name != "HEAD" and not name.startswith("refs/"):
-                raise _not_understood(line)
-            is_empty = is_empty and oid == "unborn"
+            if not name:
+                raise OriginError(f"the origin's list of refs is not understood: {printable(line, 60)!r}")
             if name == "HEAD":
                 head = next((m[14:] for m in more if m.startswith("symref-target:")), None)
             elif oid != "unborn":
                 refs.append((name, oid))
                 if more and more[0].startswith("peeled:"):
                     peeled[name] = more[0][7:]
-        return RefListing(refs, head, _known_format(profile.hash_name.encode()), profile, peeled, is_empty)
+        return RefListing(refs, head, _known_format(profile.hash_name.encode()), profile, peeled)
 
     def _list_v0(self, reader: PacketReader) -> RefListing:
         refs: list[tuple[str, str]] = []
         peeled: dict[str, str] = {}
         head: str | None = None
-        has_refs = False
         for n, line in enumerate(reader.lines()):
             entry, _, words = line.partition(b"\0")
             if n == 0:
@@ -220,15 +211,12 @@ class OriginSession:
             oid, _, name = entry.decode("utf-8", "surrogateescape").partition(" ")
             if oid == "shallow":
                 raise OriginError("the origin is itself a shallow clone: it cannot give whole history", "unshallow it")
-            if not name or not _HEX.match(oid):
-                raise _not_understood(line)
-            has_refs = has_refs or name != "capabilities^{}"
             if name.endswith("^{}"):
                 peeled[name[:-3]] = oid
             elif name != "HEAD":
                 refs.append((name, oid))
         self._hash = _known_format(self._capabilities.get(b"object-format"))
-        return RefListing(refs, head, self._hash, None, peeled, not has_refs)
+        return RefListing(refs, head, self._hash, None, peeled)
 
     # -- fetch -------------------------------------------------------------------------------------------------------
 
@@ -289,10 +277,6 @@ class OriginSession:
             reader.pack(sink)
         else:
             reader.raw(sink)
-
-
-def _not_understood(line: bytes) -> OriginError:
-    return OriginError(f"the origin's list of refs is not understood: {shown_answer(line)}", "check the address")
 
 
 def _common(profile: OriginProfile) -> list[bytes]:

@@ -74,7 +74,7 @@ class SocketLink:
         self._socket = connect(address.host, address.port or _GIT_PORT, self._settings, self._deadline)
         path = address.path[1:] if address.path.startswith("/~") else address.path
         host = f"{address.host}:{address.port}" if address.port else address.host
-        hello = b"git-upload-pack %b\0host=%b\0\0version=2\0" % (path.encode(), host.encode())
+        hello = b"git-upload-pack %b\0host=%b\0\0version=2\0" % (path.encode(), host.encode("idna"))
         self._send(packet(hello) + early)
         return self._reader
 
@@ -246,11 +246,7 @@ def _broken(shown: str, exc: OSError) -> OriginError:
 def _local_command(address: OriginUrl) -> list[str]:
     if shutil.which("git") is None:
         raise OriginError("a local origin needs the git program", "apt-get install git")
-    try:
-        path = Path(address.path).expanduser().absolute()
-    except RuntimeError:
-        raise OriginError(f"no home directory for {address.shown}", "give the whole path") from None
-    return ["git", "upload-pack", "--", str(path)]
+    return ["git", "upload-pack", "--", str(Path(address.path).expanduser().absolute())]
 
 
 def _ssh_command(address: OriginUrl, settings: MirrorSettings) -> list[str]:

@@ -50,16 +50,6 @@ def test_the_guard_does_not_mind_a_handful_of_refs() -> None:
     assert len(plan_refs(refs(a=A, b=A, c=A), {}, max_delete_percent=0).deletes) == 3
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_an_origin_without_any_ref_is_not_followed_by_a_mirror_of_any_size(count: int) -> None:
-    held = refs(**dict.fromkeys("abcd"[:count], A))
-    plan = plan_refs(held, {}, max_delete_percent=50, emptied=True)
-    assert plan.changes == ()
-    assert len(plan.refused) == count
-    assert len(plan_refs(held, {}, max_delete_percent=100, emptied=True).deletes) == count
-    assert len(plan_refs(held, {}, only=RefName("refs/heads/a"), max_delete_percent=50, emptied=True).deletes) == 1
-
-
 def test_a_told_deletion_is_not_a_mass_deletion() -> None:
     plan = plan_refs(refs(a=A, b=A, c=A, d=A), {}, only=RefName("refs/heads/a"), max_delete_percent=0)
     assert len(plan.deletes) == 1
