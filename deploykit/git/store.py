@@ -21,6 +21,7 @@ from dulwich.objects import RawObjectID
 
 from deploykit.errors import MirrorCorrupt
 from deploykit.git.objectformat import Found, HashKind
+from deploykit.git.repairhint import repair_hint
 
 
 class ObjectStore:
@@ -80,7 +81,7 @@ class ObjectStore:
         reason = f"{type(exc).__name__}: {exc}"[:200]
         return MirrorCorrupt(
             f"object {oid.hex()} in {self._path} is damaged ({reason})",
-            "run `deploykit mirror check --repair`",
+            repair_hint(str(self._path)),
             repository=str(self._path),
         )
 
