@@ -74,7 +74,6 @@ class BrokerList:
         )
         self._connect_timeout = address.connect_timeout or settings.connect_timeout
         self._refusals_until: float | None = None
-        self._problems: dict[Broker, str] = {}
 
     def __iter__(self) -> Iterator[Broker]:
         if self._refusals_until is None:
@@ -99,14 +98,8 @@ class BrokerList:
         """Begin with the address of `broker` that `other` is connected to."""
         self._connectors[broker].begin_like(other._connectors[broker])
 
-    def is_news(self, broker: Broker, problem: str) -> bool:
-        """Return whether a broker had another problem, or none, before this one since a broker last accepted us."""
-        before, self._problems[broker] = self._problems.get(broker), problem
-        return before != problem
-
     def connected(self, broker: Broker) -> None:
         """Take note of a connection: next time the broker after it is the first, for this one may just have died."""
-        self._problems.clear()
         self._brokers.append(self._brokers.pop(self._brokers.index(broker)))
 
     def ended(self, broker: Broker, *, at_once: bool) -> None:

@@ -273,8 +273,7 @@ class Supervisor:
                 self._counters.connect_failures += 1
                 self.problem = error
                 problems.append(error)
-                news = self._brokers.is_news(broker, str(error))
-                logger.log(logging.WARNING if news else logging.INFO, "%s", error)
+                logger.info("%s", error)
                 self._emit(ConnectFailed(broker=str(broker), problem=str(error)))
                 continue
             self._brokers.connected(broker)

@@ -13,7 +13,6 @@ import sys
 import click
 
 from deploykit._version import __version__
-from deploykit.cli.pages import pages_directory, with_pages
 from deploykit.cli.visible import visible
 from deploykit.errors import DeploykitError, KeyFileError, MessageError, SettingsError, UsageError
 
@@ -76,11 +75,6 @@ class _LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        if (directory := pages_directory()) is not None:
-            formatter.write_paragraph()
-            formatter.write_text(f"The pages that texts call docs/NAME.md are in {directory}")
-
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="deploykit")
@@ -99,12 +93,12 @@ def report(error: DeploykitError) -> None:
     print_error(str(error))
     if isinstance(error, SettingsError | UsageError | MessageError | KeyFileError):
         for problem in error.problems if error.problems != (error.problem,) else ():
-            click.echo(f"  {visible(with_pages(problem))}", err=True)
+            click.echo(f"  {visible(problem)}", err=True)
 
 
 def print_error(line: str) -> None:
     """Print one line to standard error, control characters made visible."""
-    click.echo(f"deploykit: {visible(with_pages(line))}", err=True)
+    click.echo(f"deploykit: {visible(line)}", err=True)
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from deploykit.cli.options import json_option, print_json
-from deploykit.cli.pages import with_pages
 from deploykit.cli.visible import visible
 
 if TYPE_CHECKING:
@@ -122,4 +121,4 @@ def _as_json(
 
 
 def _print(line: str) -> None:
-    click.echo(visible(with_pages(line)), err=True)
+    click.echo(visible(line), err=True)

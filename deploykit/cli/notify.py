@@ -130,5 +130,5 @@ def _records(file: Path) -> Iterator[RecordedMessage]:
     with file.open("rb") as stream:
         body = stream.read(MAX_BODY + 1)
     if len(body) > MAX_BODY or not body.lstrip().startswith(b"{") or body.startswith(b'{"deploykit-record"'):
-        raise UsageError(f"{file} holds no message", "give what `deploykit watch --record FILE` wrote, or a body")
+        raise UsageError(f"{file} holds no message", "give a file of `deploykit watch --record`, or a message's body")
     yield RecordedMessage(received=utc_now(), destination="", headers={"content-type": CONTENT_TYPE}, body=body)

@@ -128,7 +128,7 @@ class RecordLog:
         file = stack.enter_context(os.fdopen(fd, "rb", buffering=_BUFFER))
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
-            raise UsageError(f"{path} is not a file", "name a file that `deploykit watch --record FILE` wrote")
+            raise UsageError(f"{path} is not a file", "name a file that `deploykit watch --record` wrote")
         if (found.st_dev, found.st_ino) not in seen:
             seen.add((found.st_dev, found.st_ino))
             self._files.append((path, file, found.st_size))

@@ -26,7 +26,6 @@ from deploykit.errors import PackError, RefNotFound, TreeDamaged, TreeError
 from deploykit.git.objectformat import COMMIT, TAG, Found
 from deploykit.git.objectlinks import commit_links, tag_link
 from deploykit.git.objectreader import ObjectReader, directory_of
-from deploykit.git.repairhint import repair_hint
 
 if TYPE_CHECKING:
     from dulwich.object_store import BaseObjectStore
@@ -162,8 +161,9 @@ def commit_of(store: BaseObjectStore, oid: bytes) -> Commit:
 def _damaged(oid: str, error: Exception, store: BaseObjectStore) -> TreeDamaged:
     # The frames hold on to the mapped file, and dulwich then leaves the pack open when the store is closed.
     traceback.clear_frames(error.__traceback__)
-    where = directory_of(store)
-    return TreeDamaged(f"object {oid} is damaged: {error}", repair_hint(where), repository=where)
+    return TreeDamaged(
+        f"object {oid} is damaged: {error}", "run `deploykit mirror check`", repository=directory_of(store)
+    )
 
 
 def _holds(store: BaseObjectStore, oid: str) -> bool:

@@ -30,7 +30,6 @@ from deploykit.errors import TreeDamaged, TreeError
 from deploykit.git.objectformat import BLOB, KIND_NAMES, OFS_DELTA, REF_DELTA, hash_of_size
 from deploykit.git.packformat import base_distance, delta_result_size, object_head
 from deploykit.git.packreader import PIECE, SMALL, PackFile
-from deploykit.git.repairhint import repair_hint
 
 if TYPE_CHECKING:
     from dulwich.object_store import BaseObjectStore
@@ -190,8 +189,11 @@ class ObjectReader:
         if isinstance(why, Exception):
             # The frames hold on to the mapped file, and dulwich then leaves the pack open when the store is closed.
             traceback.clear_frames(why.__traceback__)
-        where = self._repository(oid, place)
-        return TreeDamaged(f"object {oid.decode()} is damaged: {why}", repair_hint(where), repository=where)
+        return TreeDamaged(
+            f"object {oid.decode()} is damaged: {why}",
+            "run `deploykit mirror check`, it clones anew",
+            repository=self._repository(oid, place),
+        )
 
     def _repository(self, oid: bytes, place: tuple[PackFile, int] | None) -> str:
         """Return the directory of the repository whose copy of an object is read; empty where none of several has one.
@@ -229,7 +231,7 @@ class ObjectReader:
                     where = directory_of(store)
                     raise TreeDamaged(
                         f"a pack of {where} is damaged: {error}",
-                        repair_hint(where),
+                        "run `deploykit mirror check`, it clones anew",
                         repository=where,
                     ) from error
             stores.extend(getattr(store, "alternates", ()))

@@ -21,7 +21,6 @@ from dulwich.objects import RawObjectID
 
 from deploykit.errors import MirrorCorrupt
 from deploykit.git.objectformat import Found, HashKind
-from deploykit.git.repairhint import repair_hint
 
 
 class ObjectStore:
@@ -81,7 +80,7 @@ class ObjectStore:
         reason = f"{type(exc).__name__}: {exc}"[:200]
         return MirrorCorrupt(
             f"object {oid.hex()} in {self._path} is damaged ({reason})",
-            repair_hint(str(self._path)),
+            "run `deploykit mirror check --repair`",
             repository=str(self._path),
         )
 

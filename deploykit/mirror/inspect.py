@@ -81,4 +81,4 @@ def check_path(path: Path, *, lfs: bool = False, wait: float = 600.0) -> CheckRe
 
 def _require_mirror(path: Path) -> None:
     if not layout.is_repository(path):
-        raise UsageError(f"{path} is not a mirror", "give the directory that `deploykit mirror sync` made")
+        raise UsageError(f"{path} is not a mirror", "give the directory that `mirror sync` made")

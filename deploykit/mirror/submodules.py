@@ -22,7 +22,6 @@ from deploykit.git.commits import Reachable, commit_of
 from deploykit.git.composedstore import ComposedStore
 from deploykit.git.objectformat import BLOB
 from deploykit.git.objectreader import ObjectReader
-from deploykit.git.repairhint import repair_hint
 from deploykit.git.transport.address import redacted_url
 from deploykit.names import ObjectId, RefName, RepoName
 from deploykit.trees.entries import DIRECTORY, GITLINK, parsed_tree
@@ -330,7 +329,7 @@ def _all_missing(missing: tuple[MissingSubmodule, ...]) -> SubmoduleMissing:
     elif any(each.too_deep for each in missing):
         remedy = "raise submodule_depth if the repositories are to be trusted"
     elif any(each.damaged for each in missing):
-        remedy = repair_hint("")
+        remedy = "run `deploykit mirror check --repair` for the damaged mirror"
     return SubmoduleMissing(f"submodules are missing: {'; '.join(lines)}{more}", remedy)
 
 

@@ -113,4 +113,4 @@ def _repack(path: Path, lock: int, *, full: bool, wait: float) -> None:
         raise MirrorError(f"cannot start git: {exc.strerror}") from exc
     if done.returncode:
         problem = printable(b" / ".join(done.stderr.splitlines()[-3:]))
-        raise MirrorError(f"git could not repack {path}: {problem}", f"look at it with `deploykit mirror check {path}`")
+        raise MirrorError(f"git could not repack {path}: {problem}", "run `deploykit mirror check`")

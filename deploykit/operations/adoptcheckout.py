@@ -44,7 +44,7 @@ def open_adoption(settings: Settings, place: Path) -> Iterator[tuple[CheckoutAdo
     if absent:
         raise PreflightRefused(
             f"the mirror of {', '.join(sorted(absent))} is not there yet",
-            "let the agent fetch it: `deploykit agent --once`",
+            "let the agent fetch it: deploykit agent --once",
         )
     raise _no_checkout(place)
 

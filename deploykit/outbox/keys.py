@@ -7,13 +7,9 @@ the highest name on each put costs more with every record. So:
     key = anchor + CLOCK_BOOTTIME, in nanoseconds
 
 CLOCK_BOOTTIME is the same for every process of the machine and never goes back. The anchor is fixed once per boot,
-by the spool's owner: the wall time at boot, or one more than the highest key that an earlier boot left in the spool.
-It is kept as the target of a symbolic link, `.clock-<boot id>`: made in one system call, whole or not there, and of no
-use after the next boot, so it needs no fsync. It is never followed.
-
-Whoever made the anchor can make it again, lower, and so put later records before earlier ones. It counts only where the
-spool's owner or root made it; they replace any other one. Until they have (the owner's relay does it when it reads the
-spool) other users look for the highest name.
+by the first writer: the wall time at boot, or one more than the highest key that an earlier boot left in the spool.
+It is kept as the target of a symbolic link, `.clock-<boot id>`: made and read in one system call each, whole or not
+there, and of no use after the next boot, so it needs no fsync. It is never followed.
 
 Records that are put at the same time may come in either order.
 """
@@ -22,14 +18,8 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from deploykit.outbox.directory import Spool
 
 KEY_DIGITS = 20
-#: Prefix of the name of a boot's anchor.
-ANCHOR = ".clock-"
 SUFFIX = ".rec"
 #: Length of `<key>-<token>`, the name of a record file without its suffix.
 STEM_LENGTH = KEY_DIGITS + 1 + 8
@@ -39,9 +29,13 @@ _LIMIT = 9 * 10 ** (KEY_DIGITS - 1)
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
-def new_stem(spool: Spool) -> str:
-    """Return the name, without suffix, of a record file put now."""
-    return f"{anchor(spool) + time.clock_gettime_ns(time.CLOCK_BOOTTIME):0{KEY_DIGITS}d}-{os.urandom(4).hex()}"
+def new_stem(spool: int) -> str:
+    """Return the name, without suffix, of a record file put now.
+
+    Args:
+        spool: descriptor of the spool directory.
+    """
+    return f"{_anchor(spool) + time.clock_gettime_ns(time.CLOCK_BOOTTIME):0{KEY_DIGITS}d}-{os.urandom(4).hex()}"
 
 
 def is_stem(text: str) -> bool:
@@ -67,55 +61,27 @@ def is_dead_name(name: str) -> bool:
     return name.endswith(SUFFIX) and is_stem(stem) and number.isascii() and number.isdigit()
 
 
-def anchor(spool: Spool) -> int:
-    """Return the anchor of this boot's keys, in nanoseconds; the spool's owner and root make it where none counts."""
+def _anchor(spool: int) -> int:
     wall = max(0, time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME))
-    name = f"{ANCHOR}{_boot_id()}"
-    if name == ANCHOR:
+    name = f".clock-{_boot_id()}"
+    if name == ".clock-":
         return wall
-    found = _trusted_anchor(spool, name)
-    if found is not None:
-        return found
-    # The highest key is read before the anchor is fixed: all records of this boot come after it.
-    made = max(wall, _highest(spool.fd) + 1 - time.clock_gettime_ns(time.CLOCK_BOOTTIME))
-    if spool.settles_all:
-        for _ in (1, 2):
-            try:
-                os.symlink(str(made), name, dir_fd=spool.fd)
-                break
-            except FileExistsError:
-                if (found := _trusted_anchor(spool, name)) is not None:
-                    return found  # another process was first
-            except OSError:
-                break
-            _clear(spool, name)
-    return made
-
-
-def _clear(spool: Spool, name: str) -> None:
     try:
-        spool.clear(name)
+        found = os.readlink(name, dir_fd=spool)
+    except FileNotFoundError:
+        # The highest key is read before the anchor is fixed: all records of this boot come after it.
+        target = max(wall, _highest(spool) + 1 - time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+        try:
+            os.symlink(str(target), name, dir_fd=spool)
+        except FileExistsError:
+            found = os.readlink(name, dir_fd=spool)
+        else:
+            return target
     except OSError:
-        return  # the anchor is tried once more
-
-
-def _trusted_anchor(spool: Spool, name: str) -> int | None:
-    """Return the anchor that the spool's owner or root made; None where there is none."""
-    try:
-        # One descriptor for both looks: the owner and the target are those of the same link.
-        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=spool.fd)
-    except OSError:
-        return None
-    try:
-        if not spool.trusts(os.fstat(fd).st_uid):
-            return None
-        target = os.readlink("", dir_fd=fd)
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
-    good = target.isascii() and target.isdigit() and len(target) <= KEY_DIGITS and int(target) < _LIMIT
-    return int(target) if good else None
+        return wall
+    if found.isascii() and found.isdigit() and len(found) <= KEY_DIGITS and int(found) < _LIMIT:
+        return int(found)
+    return wall
 
 
 def _boot_id() -> str:

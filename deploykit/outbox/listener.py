@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import select
 import stat
@@ -24,8 +23,6 @@ from deploykit.errors import OutboxError
 from deploykit.outbox.directory import STRANGE, Spool, refused
 from deploykit.outbox.notes import NO_ROOM
 from deploykit.outbox.notify import FIFO
-
-_log = logging.getLogger(__name__)
 
 #: What `interrupt` writes; a writer's notification is anything else.
 _OWN = b"."
@@ -66,25 +63,6 @@ class Listener:
             os.close(self._out)
             self._fd, self._out = fd, -1
 
-    def _follow_group(self) -> None:
-        """Give the FIFO the spool's group, where somebody changed that, and note that something may have been put."""
-        try:
-            with Spool(self._path, "listen in") as spool:
-                ours = self._out < 0 and spool.settles_all and spool.shared
-                if not ours or os.fstat(self._fd).st_gid == spool.gid:
-                    return
-                fd = _open_fifo(spool)
-                gid = spool.gid
-        except (OSError, OutboxError):
-            return  # the rescan finds what is put meanwhile
-        with self._lock:
-            old, self._fd = self._fd, (fd if self._fd >= 0 else -1)
-            os.close(fd if old < 0 else old)
-            if old >= 0:
-                with contextlib.suppress(BlockingIOError):
-                    os.write(fd, b"\n")  # after the close: a writer of before may have notified the old one
-                _log.info("spool %s has another group now, %d: its members notify this relay", self._path, gid)
-
     def wait(self, timeout: float) -> bool:
         """Wait for a notification, at most `timeout` seconds; return whether one came."""
         if self._out >= 0:
@@ -92,7 +70,6 @@ class Listener:
         poll = select.poll()
         poll.register(self._fd, select.POLLIN)
         if not poll.poll(max(0.0, timeout) * 1000):
-            self._follow_group()
             return False
         try:
             # One block: a writer that is faster than this loop must not keep it here.
@@ -135,8 +112,7 @@ def _open_fifo(spool: Spool) -> int:
                     os.fchown(fd, spool.owner, spool.gid)
                 os.fchmod(fd, 0o620)
             found = os.fstat(fd)
-            trusted = stat.S_ISFIFO(found.st_mode) and (found.st_uid == os.geteuid() or spool.trusts(found.st_uid))
-            if trusted and (made or name != FIFO or _has_group(fd, spool)):
+            if stat.S_ISFIFO(found.st_mode) and (found.st_uid == os.geteuid() or spool.trusts(found.st_uid)):
                 return fd
             os.close(fd)
         except OSError as error:
@@ -144,13 +120,3 @@ def _open_fifo(spool: Spool) -> int:
                 raise
         spool.clear(name)
     raise PermissionError(errno.EPERM, f"{name} belongs to another user")
-
-
-def _has_group(fd: int, spool: Spool) -> bool:
-    """Return whether the FIFO has the spool's group, after giving it that; an owner outside the group may not."""
-    if os.fstat(fd).st_gid != spool.gid:
-        try:
-            os.fchown(fd, -1, spool.gid)
-        except PermissionError:
-            return not spool.shared  # one that is made anew in a setgid directory has it
-    return True

@@ -94,8 +94,6 @@ def _next_names(spool: Spool, last: str, notes: Notes) -> tuple[list[str], bool]
     with os.scandir(spool.fd) as entries:
         names = heapq.nsmallest(ROUND, _record_names((e.name for e in entries), last, others))
     if not last and spool.settles_all:
-        with contextlib.suppress(OSError):
-            keys.anchor(spool)  # other users may not make it
         for name in others:
             try:
                 _look_at(spool, name, notes)
@@ -117,8 +115,8 @@ def _look_at(spool: Spool, name: str, notes: Notes) -> None:
     """Remove stale temporary files and marks without a file; set aside what has no name of ours."""
     try:
         found = os.stat(name, dir_fd=spool.fd, follow_symlinks=False)
-        if name.startswith(keys.ANCHOR):
-            if not (stat.S_ISLNK(found.st_mode) and spool.trusts(found.st_uid)):
+        if name.startswith(".clock-"):
+            if not stat.S_ISLNK(found.st_mode):
                 spool.clear(name)
         elif name.startswith((".relay-", ".wake-")):
             user = name.removeprefix(".relay-").removeprefix(".wake-").removesuffix(".lock")

@@ -84,10 +84,10 @@ def dead_letter(path: str, record: Record, reason: str, notes: Notes) -> RecordI
 
 def _write_dead(spool: Spool, folder: int, name: str, data: bytes) -> None:
     try:
-        spool.write(name, data, temporary=f".tmp-{keys.new_stem(spool)}", folder=folder)
+        spool.write(name, data, temporary=f".tmp-{keys.new_stem(spool.fd)}", folder=folder)
     except IsADirectoryError:
         clear_at(folder, name)  # a stranger's: any member may make something in dead/
-        spool.write(name, data, temporary=f".tmp-{keys.new_stem(spool)}", folder=folder)
+        spool.write(name, data, temporary=f".tmp-{keys.new_stem(spool.fd)}", folder=folder)
 
 
 def retry(path: str, record: Record) -> RecordId:
@@ -99,7 +99,7 @@ def retry(path: str, record: Record) -> RecordId:
         raise OutboxError(f"{record.id} is still waiting to be sent", "only dead letters are retried")
     with Spool(path, "write to") as spool:
         try:
-            stem = keys.new_stem(spool)
+            stem = keys.new_stem(spool.fd)
             folder = spool.folder(DEAD)
             try:
                 os.rename(record.stem + keys.SUFFIX, stem + keys.SUFFIX, src_dir_fd=folder, dst_dir_fd=spool.fd)

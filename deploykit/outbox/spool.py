@@ -69,7 +69,7 @@ class Outbox:
         data = pack(batch)
         with directory.Spool(self.path, "write to") as spool:
             try:
-                stem = keys.new_stem(spool)
+                stem = keys.new_stem(spool.fd)
                 spool.write(stem + keys.SUFFIX, data, temporary=f".tmp-{stem}")
             except OSError as error:
                 raise directory.refused("write to", self.path, error) from error

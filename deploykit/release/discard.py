@@ -100,10 +100,7 @@ def _waiting(
     waiting = tuple(r for r in known if r.status == "prepared" and not r.activated and r.name != live)
     for release in waiting:
         if release.pinned:
-            return (), PreflightRefused(
-                f"{release.name} is pinned",
-                f"take the pin off first: `deploykit release pin SITE {release.name} --remove`",
-            )
+            return (), PreflightRefused(f"{release.name} is pinned", "take the pin off first: `release pin --remove`")
     if waiting or not known:
         return waiting, None
     newest = known[-1]

@@ -49,7 +49,7 @@ def check_not_older(
             which = f"{repo}: " if repo else ""
             older.append(f"{which}{new.commit[:12]} is older than {old.commit[:12]}, which is live ({old.tag})")
     if older:
-        raise PolicyRefused("; ".join(older), "go back with `deploykit release rollback`, or deploy with --allow-older")
+        raise PolicyRefused("; ".join(older), "use rollback to go back, or allow older commits")
 
 
 def _by_repository(version: ReleaseVersion) -> dict[str, ReleaseVersion]:
@@ -169,9 +169,7 @@ def check_drift(site: Site, live: str, manifest: Manifest, allow: Allowances) ->
     more = f" and {len(lines) - _LISTED} more" if len(lines) > _LISTED else ""
     text = f"the live release {live} was edited by hand: {', '.join(lines[:_LISTED])}{more}"
     if site.settings.drift == "refuse" and not allow.drift:
-        raise PolicyRefused(
-            text, f"look at it with `deploykit release verify {site.path}`; bring the edits into the repository"
-        )
+        raise PolicyRefused(text, "look at it with `deploykit release verify`; bring the edits into the repository")
     return text
 
 

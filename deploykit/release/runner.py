@@ -131,9 +131,7 @@ class Runner:
         state = self.site.state()
         found = state.find(release) if release else state.get(self.site.resolved_name())
         if found is None or not found.present:
-            raise ReleaseError(
-                f"there is no release {release or '(none is live)'} on disk", "see `deploykit release list`"
-            )
+            raise ReleaseError(f"there is no release {release or '(none is live)'} on disk", "see `release list`")
         paranoid = self.site.settings.paranoid if paranoid is None else paranoid
         manifest = preflight.last_manifest(self.site, found.name)
         if manifest is None:
@@ -288,7 +286,7 @@ class Runner:
             state = self.site.state()
             found = state.find(release)
             if found is None or not found.present:
-                raise ReleaseError(f"there is no release {release} on disk", "see `deploykit release list`")
+                raise ReleaseError(f"there is no release {release} on disk", "see `release list`")
             changed = attrs.evolve(found, pinned=pinned, spare=found.spare and not pinned)
             try:
                 self.site.save(state.with_release(changed))

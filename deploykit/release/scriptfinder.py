@@ -54,10 +54,10 @@ def scripts_in_tree(source: TreeSource, tree: ObjectId, settings: SiteSettings, 
     for step, name in chosen.items():
         mode = names[name]
         if mode != _EXECUTABLE:
-            path = f"{settings.scripts}/{name}"
-            if mode == _SYMLINK:
-                raise PreflightRefused(f"{path} is a symlink", "commit the script itself in its place")
-            raise PreflightRefused(f"{path} is not executable", f"commit it after `git update-index --chmod=+x {path}`")
+            why = "is a symlink" if mode == _SYMLINK else "is not executable"
+            raise PreflightRefused(
+                f"{settings.scripts}/{name} {why}", f"git update-index --chmod=+x {settings.scripts}/{name}"
+            )
         chosen[step] = f"{settings.scripts.strip('/')}/{name}"
     return chosen
 

@@ -99,10 +99,7 @@ class SigningKey:
         except TypeError:
             if secret:
                 raise KeyFileError("the private key has no passphrase, but one was given", "leave it out") from None
-            raise KeyFileError(
-                "the private key is protected by a passphrase",
-                "pass it as passphrase=; a command takes --passphrase-file FILE",
-            ) from None
+            raise KeyFileError("the private key is protected by a passphrase", "give its passphrase") from None
         except UnsupportedAlgorithm:
             if secret and not _has_bcrypt():
                 raise KeyFileError(

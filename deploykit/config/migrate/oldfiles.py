@@ -98,9 +98,7 @@ def parse_old_file(raw: bytes, path: Path, *, mode: int | None = None) -> OldFil
     if len(raw) > MAX_OLD_FILE:
         raise UsageError(f"{path} is larger than {MAX_OLD_FILE} bytes")
     if path.suffix.lower() == ".toml":
-        raise UsageError(
-            f"{path}: no old settings are TOML", "give the old files; `deploykit config check -c FILE` checks new ones"
-        )
+        raise UsageError(f"{path}: no old settings are TOML", "give the old files; `config check -c` checks new ones")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 #: How often a mandate is asked for because of one command.
 _ASK_AT_MOST: Final = 3
-_PROPOSE: Final = "propose the rollout with `deploykit deploy SITE --propose`, and have it approved"
+_PROPOSE: Final = "propose the rollout with `deploykit deploy --propose`, and have it approved"
 _BROADCAST: Final = "does the coordinator run, and may this node's key speak to it?"
 
 

@@ -146,28 +146,3 @@ def test_a_port_that_speaks_something_else_gets_a_clear_line() -> None:
     with raw_server(b"SSH-2.0-OpenSSH_9.2\r\n") as port, Bus(fast(f"stomp://127.0.0.1:{port}")) as bus:
         wait_until(lambda: bus._supervisor.problem is not None)
         assert "not STOMP" in str(bus._supervisor.problem)
-
-
-def test_a_broker_that_cannot_be_reached_is_a_warning_once_until_it_was_there(
-    broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A daemon's log shows it at any level that shows warnings; further rounds are no news."""
-    caplog.set_level(logging.INFO)
-    broker.stop()
-    events = Events()
-
-    def warned() -> list[str]:
-        lines = [r for r in caplog.records if r.levelno >= logging.WARNING and "refused" in r.getMessage()]
-        return [line.getMessage() for line in lines]
-
-    with Bus(fast(broker.address), on_event=events) as bus:
-        events.wait(ConnectFailed, 4)
-        assert len(warned()) == 1
-        assert "is the broker running?" in warned()[0]
-        broker.start()
-        assert bus.wait_connected(60)
-        broker.kill()
-        events.wait(ConnectionLost)
-        before = len(events.of(ConnectFailed))
-        events.wait(ConnectFailed, before + 2)
-    assert len(warned()) == 2

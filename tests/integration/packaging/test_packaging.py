@@ -47,14 +47,6 @@ def test_the_wheel_carries_types_and_no_tests(wheel: Path) -> None:
     assert not [n for n in names if n.startswith("tests/")]
 
 
-def test_the_wheel_carries_the_pages_that_errors_name(wheel: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        names = {name.partition(".data/data/")[2] for name in archive.namelist()}
-    pages = {f"share/doc/deploykit/{page.name}" for page in (ROOT / "docs").glob("*.md")}
-    assert len(pages) > 20
-    assert pages <= names
-
-
 def test_the_hooks_are_found_where_deploykit_is_installed() -> None:
     assert os.access(scripts.hooks_dir() / "git" / "post-receive", os.X_OK)
 

@@ -42,15 +42,6 @@ def test_a_damaged_anchor_costs_no_record(outbox: Outbox, clocks: Clocks, spool:
     assert bodies(outbox) == ["1", "2"]
 
 
-def test_a_damaged_anchor_is_made_anew(outbox: Outbox, clocks: Clocks, spool: Path) -> None:
-    (spool / ".clock-first").symlink_to("no number")
-    put_in_turn(outbox, clocks, "1")
-    clocks.wall -= 3600 * 10**9
-    put_in_turn(outbox, clocks, "2")
-    assert bodies(outbox) == ["1", "2"]
-    assert (spool / ".clock-first").readlink().name.isdigit()
-
-
 def test_without_a_boot_id_the_wall_clock_serves(outbox: Outbox, clocks: Clocks) -> None:
     clocks.boot_id = ""
     put_in_turn(outbox, clocks, "1", "2")
